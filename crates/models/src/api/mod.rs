@@ -1,0 +1,2 @@
+//! Requests and replies of the HTTP API, apart from the domain types: a domain type never becomes JSON by a
+//! derive of its own.
