@@ -104,12 +104,25 @@ mod tests {
         assert_eq!(one_line("a\r\nb\nc\rd\u{85}e\u{2028}f\u{2029}g"), "a b c d e f g");
     }
 
-    // 2.R102: what a YAML 1.1 parser would read as something else than a string is quoted
+    // 2.R102: every string is quoted, so that no parser has to guess
     #[test]
     fn strings_stay_strings_for_older_parsers() {
-        for name in
-            ["on", "No", "1:30", "0o17", "1_000", "2024-01-01", "~", "", "null", ".inf", "<<", "=", "1e3"]
-        {
+        for name in [
+            "Lead",
+            "on",
+            "No",
+            "1:30",
+            "0o17",
+            "1_000",
+            "2024-01-01",
+            "~",
+            "",
+            "null",
+            ".inf",
+            "<<",
+            "=",
+            "1e3",
+        ] {
             let (yaml, value) =
                 parsed(&GeneratedConfig { name, role: name, tier: 1, runtime: name, model: Some(name) });
             assert_eq!(value["name"], name);
