@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mws_models::{EventKind, WorkspaceId};
+use mws_models::{Event, EventId, EventKind, WorkspaceId};
+use mws_runtime::clock::Clock;
 
 use crate::queue::Queue;
 use crate::watch::Watches;
@@ -35,6 +36,7 @@ struct Inner {
     watches: Arc<Watches>,
     structure: AtomicU64,
     max_clients: usize,
+    clock: Clock,
 }
 
 /// Takes every event of this process and hands it to everybody who listens. Cheap to clone.
@@ -65,6 +67,7 @@ impl Hub {
                 watches: Arc::default(),
                 structure: AtomicU64::new(0),
                 max_clients,
+                clock: Clock::system(),
             }),
         }
     }
@@ -94,6 +97,32 @@ impl Hub {
         for queue in lock(&self.inner.subscribers).queues.values() {
             queue.push(&published);
         }
+    }
+
+    /// Whether anybody would receive an event now.
+    #[must_use]
+    pub fn has_listeners(&self) -> bool {
+        !lock(&self.inner.subscribers).queues.is_empty()
+    }
+
+    /// Notes a sign of life of a workspace without telling anybody.
+    pub fn touch(&self, workspace: WorkspaceId) {
+        self.inner.watches.touch(workspace);
+    }
+
+    /// Publishes an event that is not recorded, as of now.
+    pub fn broadcast(&self, event: Event) {
+        self.publish(&self.unrecorded(event));
+    }
+
+    /// The same for what a wedged agent's heartbeat says: news, but no sign of life (4.R49).
+    pub fn broadcast_wedged(&self, event: Event) {
+        self.publish(&self.unrecorded(event).from_wedged());
+    }
+
+    fn unrecorded(&self, event: Event) -> Message {
+        debug_assert!(!event.kind.is_recorded(), "{} is recorded", event.kind.name());
+        Message::new(EventId::random(), self.inner.clock.now().into(), event)
     }
 
     /// Subscribes a client from outside, which counts towards the limit and in [`Hub::active`]. Subscribe before
