@@ -161,6 +161,13 @@ async fn literals_are_judged_on_every_request_and_trust_is_not_shared() {
     }
     assert_eq!(client.inner.provisioned.idle(), 1);
 
+    // Not even an open connection serves a refused address.
+    let connection = client.inner.provisioned.checkout(&url[..Position::BeforePath]).await.unwrap();
+    client.inner.reported.put(connection);
+    let error = failure(&client, &url).await;
+    assert_eq!(error, DispatchError::Refused(Refusal::Blocked(BlockedAddress::Loopback)));
+    assert_eq!(client.inner.reported.idle(), 1);
+
     // A name of the same server: an idle connection of the other trust is not taken.
     let (client, _) = resolving(STRICT, &[&["127.0.0.1"]]);
     let named: Url = format!("http://ws-0123456789ab:{}/", server.address.port()).parse().unwrap();
@@ -426,10 +433,8 @@ async fn idle_connections_are_bounded_and_do_not_wait_for_ever() {
     let url = server.url();
     let mut bodies = Vec::new();
     for _ in 0..70 {
-        let mut request = request(&url, "{}");
-        request.headers.insert("x-n", HeaderValue::from_static("1"));
         // The connection is on loan until its body has been read.
-        bodies.push(client.post(request).await.unwrap().body);
+        bodies.push(client.post(request(&url, "{}")).await.unwrap().body);
     }
     assert_eq!(server.connections(), 70);
     for body in bodies {
