@@ -1,0 +1,3 @@
+//! Everything the workspace server keeps in Postgres, and the private Postgres it runs by default.
+
+pub mod private;
