@@ -1,7 +1,5 @@
 //! `workspace-server`: configuration, wiring, serve. No logic.
 
-mod serve;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -53,7 +51,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
-        None => runtime.block_on(serve::serve(&loaded.config)),
+        None => runtime.block_on(mws_server::serve(&loaded.config)),
         Some(Command::Migrate) => Ok(runtime.block_on(mws_app::migrate(&loaded.config))?),
     }
 }

@@ -22,7 +22,11 @@ const GIT_SHA: &str = match option_env!("GIT_SHA") {
 /// How long requests may take to end at shutdown (3.R104).
 const DRAIN: Duration = Duration::from_secs(30);
 
-pub(crate) async fn serve(config: &Config) -> anyhow::Result<()> {
+/// Serves HTTP until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// The port is taken, or the installation does not start.
+pub async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let shutdown = Shutdown::new();
     let spawner = Spawner::new(shutdown.clone());
@@ -58,7 +62,9 @@ pub(crate) async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(outcome?)
 }
 
-fn api(app: &App) -> Api {
+/// The HTTP API over a running installation.
+#[must_use]
+pub fn api(app: &App) -> Api {
     Api::new(ApiParts {
         db: app.db.clone(),
         lifecycle: app.lifecycle.clone(),

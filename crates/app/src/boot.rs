@@ -64,6 +64,14 @@ pub async fn migrate(config: &Config) -> Result<(), BootError> {
 /// # Errors
 /// See [`BootError`]; nothing is left running.
 pub async fn start(config: &Config, spawner: Spawner) -> Result<App, BootError> {
+    start_on(config, spawner, backends(config)).await
+}
+
+/// The same on given backends.
+///
+/// # Errors
+/// See [`BootError`]; nothing is left running.
+pub async fn start_on(config: &Config, spawner: Spawner, backends: Backends) -> Result<App, BootError> {
     let keys = key_ring(config)?;
     let (postgres, url) = database(config).await?;
     mws_db::migrate(url.expose_secret()).await?;
@@ -76,7 +84,7 @@ pub async fn start(config: &Config, spawner: Spawner) -> Result<App, BootError> 
     let cwd = std::env::current_dir().map_err(BootError::CurrentDir)?;
     let templates = Templates::new(find_root(config.templates.configs_dir.as_deref(), &cwd));
     let runtimes = known_runtimes(config, &cwd);
-    let backends = Arc::new(backends(config));
+    let backends = Arc::new(backends);
     announce_backend(&backends).await;
     let guard = AgentGuard::new(guard_mode(config), config.server.port);
     let lifecycle = Lifecycle::new(Parts {
@@ -112,7 +120,7 @@ pub async fn start(config: &Config, spawner: Spawner) -> Result<App, BootError> 
     let proxy = Proxy::new(ProxyParts {
         db: db.clone(),
         client: AgentClient::new(guard),
-        log: ActivityLog::start(db.clone(), &spawner),
+        log: ActivityLog::new(db.clone(), spawner.clone()),
         stamps,
         hub: hub.clone(),
         agents: Arc::new(Agents(lifecycle.clone())),

@@ -1,11 +1,13 @@
 //! The activity log. Rows are durable when [`ActivityLog::append`] returns; rows that arrive while a commit is
 //! under way share the next one.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mws_models::{ActivityId, Timestamp, WorkspaceId};
 use mws_runtime::tasks::Spawner;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::bounded;
 use crate::{Db, Error, Result};
@@ -46,19 +48,33 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 
 type Entry = (NewActivity, oneshot::Sender<Result<Appended>>);
 
-/// Handle to the log's one writer in this process.
+/// Handle to the log's one writer in this process. The writer lives while rows wait, and no longer.
 #[derive(Clone)]
 pub struct ActivityLog {
-    sender: mpsc::Sender<Entry>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    spawner: Spawner,
+    /// Room for waiting rows.
+    room: Semaphore,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    rows: VecDeque<Entry>,
+    /// A writer is at work and will take what is pushed.
+    writing: bool,
 }
 
 impl ActivityLog {
-    /// Starts the writer. It ends when the last handle is dropped.
+    /// A log whose writer runs on `spawner`.
     #[must_use]
-    pub fn start(db: Db, spawner: &Spawner) -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        spawner.spawn("activity-writer", write_batches(db, receiver)).detach();
-        Self { sender }
+    pub fn new(db: Db, spawner: Spawner) -> Self {
+        let inner = Inner { db, spawner, room: Semaphore::new(QUEUE), waiting: Mutex::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Appends one row and returns when it is committed.
@@ -67,11 +83,21 @@ impl ActivityLog {
     /// [`Error::Unavailable`] when it is not known to be committed within 10 s.
     pub async fn append(&self, row: NewActivity) -> Result<Appended> {
         let append = async {
+            let _room = self.inner.room.acquire().await.map_err(|_| Error::Unavailable(None))?;
             let (done, committed) = oneshot::channel();
-            self.sender.send((row, done)).await.map_err(|_| Error::Unavailable(None))?;
+            self.push((row, done));
             committed.await.map_err(|_| Error::Unavailable(None))?
         };
         tokio::time::timeout(APPEND_DEADLINE, append).await.unwrap_or(Err(Error::Unavailable(None)))
+    }
+
+    fn push(&self, entry: Entry) {
+        let mut waiting = self.inner.lock();
+        waiting.rows.push_back(entry);
+        if !std::mem::replace(&mut waiting.writing, true) {
+            let inner = self.inner.clone();
+            self.inner.spawner.spawn("activity-writer", async move { inner.write().await }).detach();
+        }
     }
 }
 
@@ -79,39 +105,61 @@ fn weight(row: &NewActivity) -> usize {
     [&row.request_body, &row.response_body, &row.tool_trace].into_iter().flatten().map(String::len).sum()
 }
 
-async fn write_batches(db: Db, mut receiver: mpsc::Receiver<Entry>) {
-    while let Some(first) = receiver.recv().await {
-        let mut bytes = weight(&first.0);
-        let mut batch = vec![first];
+/// Lets the next append start a writer when this one ends by a panic.
+struct Resume<'a>(&'a Inner);
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().writing = false;
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits, batch after batch, until nothing does.
+    async fn write(&self) {
+        // A panic must not leave the log without a writer for good.
+        let _again = Resume(self);
+        while let Some(batch) = self.next_batch() {
+            self.write_batch(batch).await;
+        }
+    }
+
+    fn next_batch(&self) -> Option<Vec<Entry>> {
+        let mut waiting = self.lock();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Ok(entry) = receiver.try_recv() else { break };
+            let Some(entry) = waiting.rows.pop_front() else { break };
             bytes += weight(&entry.0);
             batch.push(entry);
         }
+        waiting.writing = !batch.is_empty();
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    async fn write_batch(&self, batch: Vec<Entry>) {
         let (rows, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match db.insert_activity(&rows).await {
+        match self.db.insert_activity(&rows).await {
             Ok(appended) => {
                 for (done, row) in waiting.into_iter().zip(appended) {
                     done.send(Ok(row)).ok();
                 }
             }
-            // One row that the database refuses must not take the others with it.
-            Err(error) if !error.is_unavailable() && rows.len() > 1 => {
-                for (row, done) in rows.iter().zip(waiting) {
-                    done.send(db.insert_one(row).await).ok();
+            Err(error) if error.is_unavailable() => {
+                tracing::error!(error = &error as &dyn std::error::Error, rows = rows.len(), "activity not stored");
+                for done in waiting {
+                    done.send(Err(Error::Unavailable(None))).ok();
                 }
             }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    rows = rows.len(),
-                    "activity not stored"
-                );
-                let unavailable = error.is_unavailable();
-                for (done, row) in waiting.into_iter().zip(&rows) {
-                    let again =
-                        if unavailable { Err(Error::Unavailable(None)) } else { db.insert_one(row).await };
-                    done.send(again).ok();
+            // One row that the database refuses must not take the others with it.
+            Err(_) => {
+                for (row, done) in rows.iter().zip(waiting) {
+                    done.send(self.db.insert_one(row).await).ok();
                 }
             }
         }
