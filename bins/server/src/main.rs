@@ -1,6 +1,7 @@
 //! `workspace-server`: configuration, wiring, serve. No logic.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use mws_runtime::config::Config;
@@ -20,6 +21,24 @@ struct Cli {
 enum Command {
     /// Apply the database migrations and exit.
     Migrate,
+    /// Measure this binary over loopback, on a private Postgres of its own.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Proxied messages against the same load sent straight to the agent.
+    A2a {
+        /// Requests under way at a time.
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+        /// Seconds of each measurement, after a warm-up of a fifth of it.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,9 +69,17 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     )?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match cli.command {
+    match &cli.command {
         None => runtime.block_on(mws_server::serve(&loaded.config)),
         Some(Command::Migrate) => Ok(runtime.block_on(mws_app::migrate(&loaded.config))?),
+        Some(Command::Bench { what: Bench::A2a { connections, seconds } }) => {
+            let options = mws_bench::Options {
+                server: std::env::current_exe()?,
+                connections: *connections,
+                duration: Duration::from_secs(*seconds),
+            };
+            runtime.block_on(mws_bench::a2a(&options))
+        }
     }
 }
 

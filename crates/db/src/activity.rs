@@ -151,7 +151,11 @@ impl Inner {
                 }
             }
             Err(error) if error.is_unavailable() => {
-                tracing::error!(error = &error as &dyn std::error::Error, rows = rows.len(), "activity not stored");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    rows = rows.len(),
+                    "activity not stored"
+                );
                 for done in waiting {
                     done.send(Err(Error::Unavailable(None))).ok();
                 }
