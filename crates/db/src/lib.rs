@@ -13,34 +13,18 @@ mod json;
 pub mod messages;
 mod pool;
 pub mod private;
+pub mod registry;
+pub mod secrets;
+pub mod stamps;
+pub mod tokens;
+pub mod transitions;
+mod tx;
+pub mod workspaces;
 
-/// Why the database did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("a database statement failed")]
-pub struct Error(#[from] sqlx::Error);
+pub use error::Error;
+pub use json::StoredJson;
+pub use pool::{Db, DbOptions, migrate, migrations_fingerprint};
+pub use tx::{EventSink, Recorded, Tx};
 
-const SCHEMA: &str = "CREATE TYPE workspace_status AS ENUM (
-        'provisioning', 'awaiting_agent', 'online', 'degraded', 'offline',
-        'failed', 'paused', 'hibernating', 'hibernated', 'removed'
-    );
-    CREATE TABLE workspaces (
-        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-        name text NOT NULL,
-        status workspace_status NOT NULL DEFAULT 'provisioning'
-    )";
-
-/// Applies the migrations that the database lacks.
-///
-/// # Errors
-/// When it cannot be reached or one fails.
-pub async fn migrate(url: &str) -> Result<(), Error> {
-    let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(url).await?;
-    sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
-    Ok(sqlx::Connection::close(connection).await?)
-}
-
-/// Changes with the migrations.
-#[must_use]
-pub fn migrations_fingerprint() -> String {
-    SCHEMA.to_owned()
-}
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
