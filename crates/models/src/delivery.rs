@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// How a workspace receives messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,9 +80,10 @@ pub struct RuntimeDeclaration {
 }
 
 impl RuntimeDeclaration {
-    /// Reads a `runtime_metadata` block. `None` means malformed, which callers treat as absent.
+    /// Reads a `runtime_metadata` block. `None` means malformed: the stored declaration then stays as it is.
     #[must_use]
-    pub fn from_wire(block: &Map<String, Value>) -> Option<Self> {
+    pub fn from_wire(block: &Value) -> Option<Self> {
+        let block = block.as_object()?;
         let capabilities = match block.get("capabilities") {
             None | Some(Value::Null) => Capabilities::default(),
             Some(Value::Object(map)) => Capabilities(
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> Option<RuntimeDeclaration> {
-        RuntimeDeclaration::from_wire(value.as_object().unwrap())
+        RuntimeDeclaration::from_wire(&value)
     }
 
     #[test]
@@ -134,6 +135,7 @@ mod tests {
         );
         assert_eq!(read(serde_json::json!({"capabilities": {"session": "yes"}})), None);
         assert_eq!(read(serde_json::json!({"capabilities": []})), None);
+        assert_eq!(read(serde_json::json!("none")), None);
         assert_eq!(read(serde_json::json!({"idle_timeout_seconds": "soon"})), None);
     }
 }

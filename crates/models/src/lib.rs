@@ -9,6 +9,7 @@ pub mod api;
 mod delivery;
 mod event;
 mod ids;
+pub mod repair;
 mod runtime;
 mod status;
 mod tier;

@@ -1,0 +1,6 @@
+//! The whole server in this process: real HTTP on a real Postgres, with a backend in memory. What needs the
+//! container engine or the binary itself is in [`black_box`].
+
+mod black_box;
+mod support;
+mod workspaces;

@@ -1,0 +1,4 @@
+//! The database layer against a real Postgres.
+
+#[cfg(test)]
+mod private;
