@@ -33,7 +33,7 @@ impl Need {
             Self::Busybox => {
                 "the sample agent's image takes its `sh` and `rm` from it, so that no registry is needed"
             }
-            Self::Engine => "agents run in containers, and no Docker engine answers",
+            Self::Engine => "agents run in containers: the Docker engine and its command line",
         }
     }
 }
@@ -69,7 +69,9 @@ pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<Ensured, String
         .filter(|need| match need {
             Need::Postgres => postgres_bin().is_none(),
             Need::Busybox => static_busybox().is_none(),
-            Need::Engine => !engine_answers && find_program("dockerd").is_none(),
+            Need::Engine => {
+                find_program("docker").is_none() || !engine_answers && find_program("dockerd").is_none()
+            }
         })
         .collect();
     if !missing.is_empty() {
@@ -96,9 +98,9 @@ fn install(missing: &[Need], no_install: bool) -> Result<(), String> {
     if !is_debian_like(&release) || find_program("apt-get").is_none() {
         return Err(other_system(missing));
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package()).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package()).collect();
     let sudo = if is_root() { "" } else { "sudo " };
-    let by_hand = format!("{sudo}apt-get install -y --no-install-recommends {}", packages.join(" "));
+    let by_hand = format!("{sudo}apt-get install -y {}", packages.join(" "));
     if no_install {
         return Err(format!("missing: {}; run `{by_hand}`", packages.join(", ")));
     }
@@ -109,9 +111,13 @@ fn install(missing: &[Need], no_install: bool) -> Result<(), String> {
     }
     steps::run("Refresh the package lists", &mut apt(["update"]))?;
     let without_cluster = missing.contains(&Need::Postgres).then(NoMainCluster::set).transpose()?;
-    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
-    arguments.extend(&packages);
-    let installed = steps::run("Install packages", &mut apt(arguments));
+    // Newer releases have the command line in a package of its own.
+    if missing.contains(&Need::Engine)
+        && steps::output(Command::new("apt-cache").args(["show", "docker-cli"])).is_ok()
+    {
+        packages.push("docker-cli");
+    }
+    let installed = steps::run("Install packages", &mut apt(["install", "-y"].iter().chain(&packages)));
     if let Some(setting) = without_cluster {
         setting.unset()?;
     }
