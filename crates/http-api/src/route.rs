@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use mws_wsauth::{
 use tokio::time::timeout;
 
 use crate::intake::{Fields, Mode, Query};
+use crate::linger::LingeringBody;
 use crate::{Api, ApiError};
 
 /// How long a request's body may take to arrive: a client that sends none would hold its task for ever.
@@ -120,7 +120,8 @@ impl Route {
 /// A request before authentication.
 pub(crate) struct Incoming {
     pub(crate) parts: Parts,
-    pub(crate) body: Body,
+    /// Taken by whoever reads it.
+    pub(crate) body: Option<LingeringBody>,
     /// The first parameter of the path, as text.
     pub(crate) id: Option<String>,
     pub(crate) body_cap: usize,
@@ -131,9 +132,8 @@ impl Incoming {
         let headers = &self.parts.headers;
         let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
         // What is no text names no origin and no workspace, and must not pass for an absent header.
-        let claim = |name| {
-            headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or("\u{fffd}"))
-        };
+        let claim =
+            |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
         let peer = self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         Credentials {
             bearer: headers
@@ -163,10 +163,13 @@ impl Incoming {
         if declared.is_some_and(|length: u64| length > self.body_cap as u64) {
             return Err(ApiError::body_too_large());
         }
-        let whole = Limited::new(std::mem::take(&mut self.body), self.body_cap).collect();
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let whole = Limited::new(body, self.body_cap).collect();
         match timeout(BODY_DEADLINE, whole).await {
             Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::body_too_large()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(ApiError::body_too_large())
+            }
             Ok(Err(_)) => Err(ApiError::bad_request("failed to read request body")),
             Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time")),
         }

@@ -96,7 +96,11 @@ impl Frame {
             if self.lease(sweep).await? {
                 self.tick(sweep).await?;
             } else if let Err(error) = sweep.passed_over().await {
-                tracing::warn!(sweep = sweep.name(), error = &*error as &dyn Error, "sweep not told to stand by");
+                tracing::warn!(
+                    sweep = sweep.name(),
+                    error = &*error as &dyn Error,
+                    "sweep not told to stand by"
+                );
             }
         }
     }
@@ -111,9 +115,15 @@ impl Frame {
     async fn pulse(&self, sweep: &dyn Sweep) {
         match self.lease(sweep).await {
             Ok(true) => {}
-            Ok(false) => tracing::warn!(sweep = sweep.name(), "another process took the lease during the tick"),
+            Ok(false) => {
+                tracing::warn!(sweep = sweep.name(), "another process took the lease during the tick")
+            }
             Err(error) => {
-                tracing::warn!(sweep = sweep.name(), error = &error as &dyn Error, "sweep pulse not recorded");
+                tracing::warn!(
+                    sweep = sweep.name(),
+                    error = &error as &dyn Error,
+                    "sweep pulse not recorded"
+                );
             }
         }
     }

@@ -33,7 +33,14 @@ impl LivenessSweep {
     /// A sweep for the process `holder`, whose grace begins now.
     #[must_use]
     pub fn new(db: Db, lifecycle: Lifecycle, holder: &str) -> Self {
-        Self { db, lifecycle, holder: holder.to_owned(), started: Instant::now(), grace: GRACE, watched: AtomicBool::new(false) }
+        Self {
+            db,
+            lifecycle,
+            holder: holder.to_owned(),
+            started: Instant::now(),
+            grace: GRACE,
+            watched: AtomicBool::new(false),
+        }
     }
 
     /// The same without the grace after start.
