@@ -1,9 +1,17 @@
 //! The whole server in this process: real HTTP on a real Postgres, with a backend in memory. What needs the
 //! container engine or the binary itself is in [`black_box`].
+#![cfg(test)]
 
-#[cfg(test)]
 mod black_box;
-#[cfg(test)]
+mod declaration;
+mod events;
+mod frame;
+mod heartbeat;
+mod operation;
+mod peers;
+mod registry;
+mod registry_address;
+mod socket;
 mod support;
-#[cfg(test)]
+mod sweeps;
 mod workspaces;
