@@ -75,7 +75,7 @@ async fn route(request: Request<IncomingBody>, agent: Arc<Agent>, platform: Arc<
     match (method, path.as_str()) {
         (Method::POST, "/") => message(request, agent, platform).await,
         (Method::GET, "/.well-known/agent.json" | "/.well-known/agent-card.json") => {
-            answer(StatusCode::OK, &agent.card())
+            answer(StatusCode::OK, &agent.served_card())
         }
         (Method::POST, "/internal/chat/uploads/ingest") => {
             if !authorised(request.headers(), &agent, INBOUND_SECRET).await {

@@ -56,17 +56,25 @@ impl Agent {
         TaskGuard(Arc::clone(self))
     }
 
+    /// What is registered. Without a `url`: the one of the registration counts, and the name in it resolves
+    /// beside the agent only.
     pub(crate) fn card(&self) -> Value {
         json!({
             "name": self.config.name,
             "description": self.config.description,
-            "url": self.settings.own_url,
             "version": env!("CARGO_PKG_VERSION"),
             "capabilities": {"streaming": false, "pushNotifications": false},
             "defaultInputModes": ["text/plain"],
             "defaultOutputModes": ["text/plain"],
             "skills": [],
         })
+    }
+
+    /// What is served.
+    pub(crate) fn served_card(&self) -> Value {
+        let mut card = self.card();
+        card["url"] = json!(self.settings.own_url);
+        card
     }
 
     /// Written on SIGTERM, so that a test can tell a graceful stop from a kill.

@@ -60,14 +60,16 @@ impl Db {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Refreshes the tick of a task that is at work or idle, without its lease: for tasks that run in every
-    /// process.
+    /// Shows that a task is at work or idle, without taking its lease: at its start, and for tasks that run in
+    /// every process. Where another process holds the lease that one's ticks count, and nothing is written.
     pub async fn note_alive(&self, name: &str, holder: &str, interval: Duration) -> Result<()> {
         bounded(
             sqlx::query!(
                 "INSERT INTO background_tasks (name, holder, interval_ms, last_tick_at) VALUES ($1, $2, $3, now())
                  ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, interval_ms = EXCLUDED.interval_ms,
-                     last_tick_at = now()",
+                     last_tick_at = now()
+                 WHERE background_tasks.holder = $2 OR background_tasks.lease_until IS NULL
+                    OR background_tasks.lease_until < now()",
                 name,
                 holder,
                 millis(interval),

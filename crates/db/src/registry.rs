@@ -15,7 +15,6 @@ pub struct RegistryRow {
     pub url_provisioned: bool,
     pub delivery_mode: Option<String>,
     pub has_card: bool,
-    pub has_live_token: bool,
     pub declaration: Option<Json<RuntimeDeclaration>>,
     pub current_task: Option<String>,
     pub degraded_reason: Option<String>,
@@ -38,14 +37,26 @@ impl Tx {
                 RegistryRow,
                 r#"SELECT status AS "status: WorkspaceStatus", runtime, url, url_provisioned, delivery_mode,
                           agent_card IS NOT NULL AS "has_card!",
-                          EXISTS (SELECT 1 FROM workspace_auth_tokens t
-                                  WHERE t.workspace_id = w.id AND t.revoked_at IS NULL) AS "has_live_token!",
                           runtime_metadata AS "declaration: Json<RuntimeDeclaration>",
                           current_task, degraded_reason, max_concurrent_tasks
-                   FROM workspaces w WHERE id = $1 FOR UPDATE"#,
+                   FROM workspaces WHERE id = $1 FOR UPDATE"#,
                 id.uuid()
             )
             .fetch_optional(self.connection()),
+        )
+        .await
+    }
+
+    /// Whether a workspace holds a live token. Asked after its row is locked, in a statement of its own: a
+    /// statement that waited for the lock still sees every other table as it was before the wait.
+    pub async fn has_live_token(&mut self, id: WorkspaceId) -> Result<bool> {
+        bounded(
+            sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT 1 FROM workspace_auth_tokens
+                                  WHERE workspace_id = $1 AND revoked_at IS NULL) AS "live!""#,
+                id.uuid()
+            )
+            .fetch_one(self.connection()),
         )
         .await
     }
@@ -60,11 +71,9 @@ impl Db {
                 RegistryRow,
                 r#"SELECT status AS "status: WorkspaceStatus", runtime, url, url_provisioned, delivery_mode,
                           agent_card IS NOT NULL AS "has_card!",
-                          EXISTS (SELECT 1 FROM workspace_auth_tokens t
-                                  WHERE t.workspace_id = w.id AND t.revoked_at IS NULL) AS "has_live_token!",
                           runtime_metadata AS "declaration: Json<RuntimeDeclaration>",
                           current_task, degraded_reason, max_concurrent_tasks
-                   FROM workspaces w WHERE id = $1"#,
+                   FROM workspaces WHERE id = $1"#,
                 id.uuid()
             )
             .fetch_optional(&self.pool),

@@ -17,7 +17,8 @@ use crate::{Db, Result, Tx};
 pub struct Registration<'a> {
     pub agent_card: &'a Value,
     pub delivery_mode: DeliveryMode,
-    /// The address to store; `None` keeps the stored one (a platform-provisioned address, 2.R30).
+    /// The address to store; `None` keeps the stored one. A platform-provisioned one is kept in any case: the
+    /// mark may have been set after the address was judged (2.R30).
     pub url: Option<&'a str>,
 }
 
@@ -91,8 +92,9 @@ impl Tx {
                        status = CASE WHEN status = ANY($2) THEN $3 ELSE status END,
                        degraded_reason = CASE WHEN status = ANY($2) THEN NULL ELSE degraded_reason END,
                        agent_card = $4, delivery_mode = $5,
-                       url = COALESCE($6, url),
-                       url_provisioned = url_provisioned AND $6::text IS NULL,
+                       url = CASE WHEN url_provisioned AND NOT is_external_like(runtime) THEN url
+                                  ELSE COALESCE($6, url) END,
+                       url_provisioned = url_provisioned AND (NOT is_external_like(runtime) OR $6::text IS NULL),
                        last_heartbeat_at = now(), updated_at = now(), last_error_rate = 0,
                        last_sample_error = '', idle_since = now()
                    WHERE id = $1 AND status <> 'removed'

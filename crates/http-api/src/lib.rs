@@ -3,6 +3,7 @@
 mod error;
 mod handlers;
 mod intake;
+mod linger;
 mod reply;
 mod route;
 pub mod routes;

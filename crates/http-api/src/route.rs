@@ -7,21 +7,26 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use mws_models::WorkspaceId;
 use mws_wsauth::{
     Bearer, Caller, Credentials, Denied, DiscoveryPass, DiscoveryRoute, PeerCaller, RegistryPass, SocketAgent,
 };
+use tokio::time::timeout;
 
 use crate::intake::{Fields, Mode, Query};
+use crate::linger::LingeringBody;
 use crate::{Api, ApiError};
+
+/// How long a request's body may take to arrive: a client that sends none would hold its task for ever.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The classes of contract 5 §5 that routes of this server have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,7 +120,8 @@ impl Route {
 /// A request before authentication.
 pub(crate) struct Incoming {
     pub(crate) parts: Parts,
-    pub(crate) body: Body,
+    /// Taken by whoever reads it.
+    pub(crate) body: Option<LingeringBody>,
     /// The first parameter of the path, as text.
     pub(crate) id: Option<String>,
     pub(crate) body_cap: usize,
@@ -125,19 +131,19 @@ impl Incoming {
     fn credentials(&self) -> Credentials<'_> {
         let headers = &self.parts.headers;
         let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+        // What is no text names no origin and no workspace, and must not pass for an absent header.
+        let claim =
+            |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
         let peer = self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         Credentials {
             bearer: headers
                 .get(header::AUTHORIZATION)
                 .and_then(|value| Bearer::from_header(value.as_bytes())),
-            origin: text(header::ORIGIN),
+            origin: claim(header::ORIGIN),
             host: text(header::HOST).or_else(|| self.parts.uri.authority().map(|a| a.as_str())),
             // Without a peer nobody is local.
             peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            // What is no text is no workspace either, and must not pass for an absent header.
-            claimed_workspace: headers
-                .get("x-workspace-id")
-                .map(|value| value.to_str().unwrap_or("\u{fffd}")),
+            claimed_workspace: claim(HeaderName::from_static("x-workspace-id")),
         }
     }
 
@@ -157,10 +163,15 @@ impl Incoming {
         if declared.is_some_and(|length: u64| length > self.body_cap as u64) {
             return Err(ApiError::body_too_large());
         }
-        match Limited::new(std::mem::take(&mut self.body), self.body_cap).collect().await {
-            Ok(whole) => Ok(whole.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::body_too_large()),
-            Err(_) => Err(ApiError::bad_request("failed to read request body")),
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let whole = Limited::new(body, self.body_cap).collect();
+        match timeout(BODY_DEADLINE, whole).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(ApiError::body_too_large())
+            }
+            Ok(Err(_)) => Err(ApiError::bad_request("failed to read request body")),
+            Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time")),
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::linger::LingeringBody;
 use crate::route::{Incoming, Route};
 use crate::{Api, ApiError, routes};
 
@@ -46,8 +47,9 @@ async fn serve(api: Api, route: &Route, request: Request<Body>) -> Response {
     let id = request_id(&request);
     let span = tracing::info_span!("request", request_id = %id, method = %route.method, route = route.path);
     let (parts, body) = request.into_parts();
-    let incoming = Incoming { id: path_id(&parts.uri, route.path), parts, body, body_cap: route.body_cap };
     let spawner = api.parts().spawner.clone();
+    let body = Some(LingeringBody::new(body, spawner.clone()));
+    let incoming = Incoming { id: path_id(&parts.uri, route.path), parts, body, body_cap: route.body_cap };
     let answer = {
         let route = route.clone();
         async move { route.answer(api, incoming).await }.instrument(span.clone())

@@ -29,7 +29,9 @@ pub(crate) async fn resolve(
     let mode = mode(guard, request, row).await;
     let keeps_url = row.is_some_and(|row| row.url_provisioned && !is_external_like(&row.runtime));
     if keeps_url {
-        check_beside(guard, request).await?;
+        if mode == DeliveryMode::Push {
+            check_beside(guard, request).await?;
+        }
         return Ok(Address { mode, url: None });
     }
     if request.url.is_empty() {
@@ -75,7 +77,10 @@ async fn mode(guard: &AgentGuard, request: &Register, row: Option<&RegistryRow>)
 /// A managed agent reports a name that resolves only inside its own network; that is no error. An address in
 /// a range that is never dialled still is (3.R13).
 async fn check_beside(guard: &AgentGuard, request: &Register) -> Result<(), AddressError> {
-    if request.url.is_empty() || is_own_container(request.id, &request.url) {
+    if request.url.is_empty() {
+        return Err(AddressError::Missing);
+    }
+    if is_own_container(request.id, &request.url) {
         return Ok(());
     }
     match guard.check_registration(&request.url).await {

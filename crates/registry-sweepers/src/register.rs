@@ -88,7 +88,7 @@ impl Registry {
         let locked = tx.lock_for_registry(request.id).await?;
         let has_live_token = match &locked {
             Some(row) if row.status == WorkspaceStatus::Removed => return Err(RegisterError::Refused),
-            Some(row) => row.has_live_token,
+            Some(_) => tx.has_live_token(request.id).await?,
             None => false,
         };
         if has_live_token && !is_proven(pass) {

@@ -43,6 +43,14 @@ pub trait Sweep: Send + Sync + 'static {
         false
     }
 
+    /// Called instead of a tick that another process holds the lease for.
+    ///
+    /// # Errors
+    /// Any; it is logged, and nothing else follows.
+    async fn passed_over(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
     /// One tick.
     ///
     /// # Errors
@@ -87,6 +95,12 @@ impl Frame {
             }
             if self.lease(sweep).await? {
                 self.tick(sweep).await?;
+            } else if let Err(error) = sweep.passed_over().await {
+                tracing::warn!(
+                    sweep = sweep.name(),
+                    error = &*error as &dyn Error,
+                    "sweep not told to stand by"
+                );
             }
         }
     }
@@ -95,6 +109,23 @@ impl Frame {
     async fn lease(&self, sweep: &dyn Sweep) -> Result<bool, mws_db::Error> {
         let lease = (sweep.every() * 2).max(MIN_DEADLINE);
         self.db.lease_task(sweep.name(), &self.holder, sweep.every(), lease).await
+    }
+
+    /// Shows that a long tick is alive. A pulse that fails ends no tick: the lease only saves work.
+    async fn pulse(&self, sweep: &dyn Sweep) {
+        match self.lease(sweep).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(sweep = sweep.name(), "another process took the lease during the tick")
+            }
+            Err(error) => {
+                tracing::warn!(
+                    sweep = sweep.name(),
+                    error = &error as &dyn Error,
+                    "sweep pulse not recorded"
+                );
+            }
+        }
     }
 
     async fn tick(&self, sweep: &dyn Sweep) -> Result<(), mws_db::Error> {
@@ -106,7 +137,7 @@ impl Frame {
         let outcome = loop {
             tokio::select! {
                 outcome = &mut work => break outcome,
-                _ = pulse.tick() => { self.lease(sweep).await?; }
+                _ = pulse.tick() => self.pulse(sweep).await,
             }
         };
         let error = match &outcome {

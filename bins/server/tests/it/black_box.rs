@@ -46,6 +46,8 @@ struct Installation {
     port: u16,
     client: OperatorClient,
     server: Option<Child>,
+    /// What every run of the server logged.
+    log: tempfile::NamedTempFile,
 }
 
 impl Installation {
@@ -53,7 +55,15 @@ impl Installation {
         let instance = format!("t-{}", &Uuid::new_v4().simple().to_string()[..12]);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let database = TestDatabase::create().await;
-        Self { database, image, instance, port, client: OperatorClient::new().unwrap(), server: None }
+        Self {
+            database,
+            image,
+            instance,
+            port,
+            client: OperatorClient::new().unwrap(),
+            server: None,
+            log: tempfile::NamedTempFile::new().unwrap(),
+        }
     }
 
     /// Starts the binary and waits until it answers.
@@ -76,7 +86,7 @@ impl Installation {
             .envs(env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(self.log.as_file().try_clone().unwrap())
             .spawn()
             .unwrap();
         self.server = Some(server);
@@ -165,6 +175,9 @@ impl Installation {
 
 impl Drop for Installation {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the server's log:\n{}", std::fs::read_to_string(self.log.path()).unwrap_or_default());
+        }
         if let Some(mut server) = self.server.take() {
             server.kill().ok();
             server.wait().ok();
@@ -189,7 +202,11 @@ async fn a_team_boots_talks_and_leaves_nothing_behind() {
     let writer = installation.create("Writer", Some(lead)).await;
     for id in [lead, writer] {
         installation.wait_online(id, 30).await;
-        assert_eq!(installation.row(id, "url_provisioned").await.as_deref(), Some("true"));
+        // The agent may register before its start has returned; the published address then takes over.
+        wait_until("the published address", async || {
+            installation.row(id, "url_provisioned").await.as_deref() == Some("true")
+        })
+        .await;
         let url = installation.row(id, "url").await.unwrap();
         assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     }
@@ -215,8 +232,9 @@ async fn a_server_killed_after_the_commit_of_a_create_finishes_it() {
     installation.start().await;
     let body = json!({"name": "Lead", "template": "sample", "tier": 2});
     let create = installation.try_send(Method::POST, "/workspaces", Some(body));
-    let committed =
-        wait_for("the row", async || installation.database.value("SELECT id::text FROM workspaces").await);
+    let committed = wait_for("the row", async || {
+        installation.database.column("SELECT id::text FROM workspaces").await.into_iter().next().flatten()
+    });
     // Whatever the request was told, the commit is what counts.
     let id = tokio::select! {
         biased;

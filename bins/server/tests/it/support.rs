@@ -321,6 +321,67 @@ impl TestServer {
         events
     }
 
+    /// Inserts a workspace by SQL, for states that no route makes: `assignments` are column and expression, such
+    /// as `("status", "'paused'")`.
+    pub(crate) async fn row(&self, assignments: &[(&str, &str)]) -> WorkspaceId {
+        let id = WorkspaceId::random();
+        let (mut columns, mut values) = (String::from("id"), format!("'{id}'"));
+        if assignments.iter().all(|(column, _)| *column != "name") {
+            columns.push_str(", name");
+            values.push_str(&format!(", 'ws {id}'"));
+        }
+        for (column, value) in assignments {
+            columns.push_str(&format!(", {column}"));
+            values.push_str(&format!(", {value}"));
+        }
+        self.database.execute(&format!("INSERT INTO workspaces ({columns}) VALUES ({values})")).await;
+        id
+    }
+
+    /// Issues a workspace a token by SQL.
+    pub(crate) async fn token(&self, id: WorkspaceId) -> String {
+        let token = format!("token-of-{id}-{}", WorkspaceId::random());
+        let sql = format!(
+            "INSERT INTO workspace_auth_tokens (workspace_id, token_hash, prefix)
+             VALUES ('{id}', sha256('{token}'), left('{token}', 8))"
+        );
+        self.database.execute(&sql).await;
+        token
+    }
+
+    /// An expression over a workspace's row, as Postgres prints it; `None` is NULL.
+    pub(crate) async fn field(&self, id: WorkspaceId, expression: &str) -> Option<String> {
+        self.database.value(&format!("SELECT ({expression})::text FROM workspaces WHERE id = '{id}'")).await
+    }
+
+    /// `POST /registry/register` or `/registry/heartbeat` by an agent.
+    pub(crate) async fn agent_posts(&self, path: &str, bearer: Option<&str>, body: &Value) -> Reply {
+        let request = self.request(Method::POST, path).json(body);
+        match bearer {
+            Some(token) => request.bearer(token).send().await,
+            None => request.send().await,
+        }
+    }
+
+    /// Runs statements in a transaction that keeps its row locks for a while; returns when it has them.
+    pub(crate) async fn hold(&self, statements: &str, seconds: f32) -> tokio::task::JoinHandle<()> {
+        let mark = format!("hold-{}", WorkspaceId::random());
+        let sql = format!("BEGIN; {statements}; SELECT pg_sleep({seconds}) /* {mark} */; COMMIT");
+        let database = self.database.clone();
+        let held = tokio::spawn(async move {
+            database.execute(&sql).await;
+        });
+        let asleep = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE wait_event = 'PgSleep' AND query LIKE '%{mark}%' AND pid <> pg_backend_pid()"
+        );
+        wait_for("the locks", async || {
+            (self.database.value(&asleep).await.as_deref() == Some("1")).then_some(())
+        })
+        .await;
+        held
+    }
+
     /// The running services, for what has no route.
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().unwrap()

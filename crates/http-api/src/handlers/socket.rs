@@ -9,6 +9,7 @@ use http::request::Parts;
 use mws_events::{Closed, Published, Refused, Subscription};
 use mws_wsauth::SocketAgent;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
 
 use crate::{Api, ApiError};
 
@@ -89,8 +90,7 @@ impl Session {
                     // Pings are answered by the library; data frames are ignored.
                     Some(Ok(Message::Close(_))) | None => return None,
                     Some(Ok(_)) => self.last_heard = Instant::now(),
-                    // Nothing but a frame over the limit is worth an answer.
-                    Some(Err(_)) => return Some((close_code::SIZE, "message too large")),
+                    Some(Err(error)) => return verdict(error),
                 },
                 _ = pings.tick() => {
                     if !self.may_stay().await {
@@ -122,6 +122,16 @@ impl Session {
             None => true,
             Some(agent) => self.api.auth().socket_agent_may_stay(agent).await.unwrap_or(true),
         }
+    }
+}
+
+/// What a client is told about what it sent; a broken connection has nobody left to tell.
+fn verdict(error: axum::Error) -> End {
+    match error.into_inner().downcast_ref() {
+        Some(tungstenite::Error::Capacity(_)) => Some((close_code::SIZE, "message too large")),
+        Some(tungstenite::Error::Protocol(_)) => Some((close_code::PROTOCOL, "protocol error")),
+        Some(tungstenite::Error::Utf8(_)) => Some((close_code::INVALID, "text must be UTF-8")),
+        _ => None,
     }
 }
 

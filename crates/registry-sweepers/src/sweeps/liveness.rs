@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +17,8 @@ pub struct LivenessSweep {
     holder: String,
     started: Instant,
     grace: Duration,
+    /// Another process ticked this task while this one ran.
+    watched: AtomicBool,
 }
 
 const NAME: &str = "liveness-monitor";
@@ -30,7 +33,14 @@ impl LivenessSweep {
     /// A sweep for the process `holder`, whose grace begins now.
     #[must_use]
     pub fn new(db: Db, lifecycle: Lifecycle, holder: &str) -> Self {
-        Self { db, lifecycle, holder: holder.to_owned(), started: Instant::now(), grace: GRACE }
+        Self {
+            db,
+            lifecycle,
+            holder: holder.to_owned(),
+            started: Instant::now(),
+            grace: GRACE,
+            watched: AtomicBool::new(false),
+        }
     }
 
     /// The same without the grace after start.
@@ -41,11 +51,18 @@ impl LivenessSweep {
     }
 
     async fn is_too_early(&self) -> Result<bool, mws_db::Error> {
-        let uptime = self.started.elapsed();
-        if uptime >= self.grace {
-            return Ok(false);
+        Ok(self.started.elapsed() < self.grace && !self.is_watched().await?)
+    }
+
+    /// Whether another process has ticked since this one started. Remembered, because the row that tells it
+    /// names this process as soon as it takes the lease.
+    async fn is_watched(&self) -> Result<bool, mws_db::Error> {
+        if !self.watched.load(Ordering::Acquire)
+            && self.db.ticked_elsewhere(NAME, &self.holder, self.started.elapsed()).await?
+        {
+            self.watched.store(true, Ordering::Release);
         }
-        Ok(!self.db.ticked_elsewhere(NAME, &self.holder, uptime).await?)
+        Ok(self.watched.load(Ordering::Acquire))
     }
 }
 
@@ -61,6 +78,11 @@ impl Sweep for LivenessSweep {
 
     fn at_start(&self) -> bool {
         true
+    }
+
+    async fn passed_over(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.is_watched().await?;
+        Ok(())
     }
 
     async fn run_once(&self) -> Result<Report, Box<dyn Error + Send + Sync>> {

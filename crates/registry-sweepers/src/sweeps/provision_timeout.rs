@@ -4,6 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mws_db::Db;
 use mws_lifecycle::Lifecycle;
+use mws_models::WorkspaceId;
 use mws_tasks::{Report, Sweep};
 
 /// Fails what has waited in `provisioning` beyond its runtime's limit (contract 3.10.4).
@@ -22,6 +23,15 @@ impl ProvisionTimeoutSweep {
     pub fn new(db: Db, lifecycle: Lifecycle) -> Self {
         Self { db, lifecycle }
     }
+
+    async fn fail(&self, id: WorkspaceId, seconds: u32) -> Result<bool, mws_db::Error> {
+        let mut tx = self.db.begin().await?;
+        let changed = tx.provision_timed_out(id, seconds, TIMED_OUT).await?;
+        if changed {
+            tx.commit().await?;
+        }
+        Ok(changed)
+    }
 }
 
 #[async_trait]
@@ -38,6 +48,7 @@ impl Sweep for ProvisionTimeoutSweep {
         let waiting = self.db.provisioning_rows().await?;
         let examined = waiting.len();
         let mut acted = Vec::new();
+        let mut failed = None;
         for row in waiting {
             let timeouts = self.lifecycle.timeouts().clone();
             let runtime = row.runtime.clone();
@@ -46,12 +57,19 @@ impl Sweep for ProvisionTimeoutSweep {
                 continue;
             }
             let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
-            let mut tx = self.db.begin().await?;
-            if tx.provision_timed_out(row.id, seconds, TIMED_OUT).await? {
-                tx.commit().await?;
-                acted.push(row.id);
+            match self.fail(row.id, seconds).await {
+                Ok(true) => acted.push(row.id),
+                Ok(false) => {}
+                Err(error) => {
+                    // The others are not kept waiting by one row (3.R61).
+                    tracing::warn!(workspace_id = %row.id, error = &error as &dyn Error, "row not failed");
+                    failed = Some(error);
+                }
             }
         }
-        Ok(Report { examined, acted })
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(Report { examined, acted }),
+        }
     }
 }
