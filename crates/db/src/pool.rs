@@ -51,6 +51,7 @@ fn connect_options(url: &str) -> Result<PgConnectOptions> {
             ("lock_timeout", "2s"),
             ("idle_in_transaction_session_timeout", "30s"),
             ("timezone", "UTC"),
+            ("client_min_messages", "warning"),
         ])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
     Ok(options)

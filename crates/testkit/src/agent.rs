@@ -275,13 +275,15 @@ async fn serve(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
+            // Connections that ended come before the end of all: a script's panic is not to be lost.
+            biased;
             Some(ended) = connections.join_next() => {
                 // A script that panicked, such as by an assertion on the request.
                 if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
                 }
             }
+            _ = &mut stopped => return,
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 let state = Arc::clone(&state);

@@ -1,6 +1,9 @@
 //! The whole server in this process: real HTTP on a real Postgres, with a backend in memory. What needs the
-//! container engine or the binary itself is in `black_box`.
+//! container engine or the binary itself is in [`black_box`].
+#![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "a test's own tasks need no supervisor")]
 
+mod black_box;
 mod declaration;
 mod events;
 mod frame;

@@ -6,5 +6,6 @@
 #![allow(clippy::print_stdout, reason = "says what was left out")]
 
 mod docker;
+mod faults;
 mod harness;
 mod shared;

@@ -258,6 +258,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of environment reads")]
     pub fn from_process() -> Result<Loaded, ConfigError> {
         let mut unreadable = Vec::new();
         let mut environment = Vec::new();

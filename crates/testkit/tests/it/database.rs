@@ -30,7 +30,7 @@ async fn a_database_is_dropped_under_an_open_connection() {
     sessions.spawn(async move {
         let mut session = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
         signal.notify_one();
-        sqlx::raw_sql("SELECT pg_sleep(600)").execute(&mut session).await
+        sqlx::raw_sql("SELECT pg_sleep(20)").execute(&mut session).await
     });
     connected.notified().await;
     drop(dropped);
