@@ -1,11 +1,9 @@
 //! `workspace-server`: configuration, wiring, serve. No logic.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use mws_demo::DemoOptions;
 use mws_runtime::config::Config;
 use mws_runtime::telemetry;
 
@@ -23,23 +21,6 @@ struct Cli {
 enum Command {
     /// Apply the database migrations and exit.
     Migrate,
-    /// Show a server of its own with a team of three agents in containers (`cargo xtask up`).
-    Demo {
-        /// The sample agent's image.
-        #[arg(long)]
-        image: String,
-        /// The folder of workspace templates.
-        #[arg(long)]
-        templates: PathBuf,
-        /// End after the conversation.
-        #[arg(long)]
-        once: bool,
-        /// The container engine was started for this.
-        #[arg(long)]
-        engine_started: bool,
-    },
-    /// Remove what a killed demo left behind (`cargo xtask down`).
-    Down,
     /// Measure this binary over loopback, on a private Postgres of its own.
     Bench {
         #[command(subcommand)]
@@ -81,11 +62,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
         return Ok(());
     }
-    // The demo speaks to a person; only what went wrong belongs between its lines.
-    let quiet = matches!(cli.command, Some(Command::Demo { .. } | Command::Down)).then_some("warn");
     telemetry::init(
         telemetry::Format::for_stderr(),
-        loaded.config.log_filter.as_deref().or(quiet),
+        loaded.config.log_filter.as_deref(),
         mws_secrets::redact,
     )?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -93,19 +72,6 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => runtime.block_on(mws_server::serve(&loaded.config)),
         Some(Command::Migrate) => Ok(runtime.block_on(mws_app::migrate(&loaded.config))?),
-        Some(Command::Demo { image, templates, once, engine_started }) => {
-            let options = DemoOptions {
-                once: *once,
-                image: image.clone(),
-                templates: templates.clone(),
-                engine_started: *engine_started,
-                ..demo_options(&loaded.config)?
-            };
-            Ok(runtime.block_on(mws_demo::run(options, stop_postgres))?)
-        }
-        Some(Command::Down) => {
-            Ok(runtime.block_on(mws_demo::down(demo_options(&loaded.config)?, stop_postgres))?)
-        }
         Some(Command::Bench { what: Bench::A2a { connections, seconds } }) => {
             let options = mws_bench::Options {
                 server: std::env::current_exe()?,
@@ -115,24 +81,6 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             runtime.block_on(mws_bench::a2a(&options))
         }
     }
-}
-
-fn demo_options(config: &Config) -> anyhow::Result<DemoOptions> {
-    Ok(DemoOptions {
-        once: false,
-        server_binary: std::env::current_exe()?,
-        data_dir: config.server.data_dir.clone(),
-        port: config.server.port,
-        image: String::new(),
-        templates: PathBuf::new(),
-        instance: mws_demo::INSTANCE.to_owned(),
-        docker_host: Some(config.provisioner.docker_host.clone()),
-        engine_started: false,
-    })
-}
-
-async fn stop_postgres(data_dir: PathBuf) -> Result<(), mws_demo::StopError> {
-    Ok(mws_app::stop_private_postgres(data_dir).await?)
 }
 
 #[expect(clippy::print_stderr, reason = "what an operator asked for on a command line")]

@@ -1,6 +1,6 @@
 //! Boot, in the order of 2.R163.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,19 +57,6 @@ pub async fn migrate(config: &Config) -> Result<(), BootError> {
         postgres.release().await?;
     }
     Ok(migrated?)
-}
-
-/// Stops the private Postgres of a data folder, if there is one and nobody else uses it.
-///
-/// # Errors
-/// See [`BootError`].
-pub async fn stop_private_postgres(data_dir: PathBuf) -> Result<(), BootError> {
-    if !data_dir.join("postgres").exists() {
-        return Ok(());
-    }
-    // Attached to, its last user stops it in good order, also after a crash of whoever started it.
-    let postgres = PrivatePostgres::start(PrivateConfig { data_dir, tuning: Tuning::Production }).await?;
-    Ok(postgres.release().await?)
 }
 
 /// Builds and starts everything but HTTP. With `sweeps` off this process leaves them to others (3.R93).

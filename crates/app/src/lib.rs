@@ -17,7 +17,7 @@ use mws_registry_sweepers::Registry;
 use mws_runtime::tasks::Spawner;
 use mws_wsauth::Authenticator;
 
-pub use boot::{BootError, migrate, start, start_on, stop_private_postgres};
+pub use boot::{BootError, migrate, start, start_on};
 
 /// How long requests and jobs may take to end at shutdown (3.R104).
 const DRAIN: Duration = Duration::from_secs(30);

@@ -58,9 +58,7 @@ pub async fn run(
     };
     match &cleaned {
         Ok(()) => out.line(format_args!("  no container, volume, network or process of it is left")),
-        // Where it is not the outcome itself, it would be lost.
-        Err(error) if outcome.is_err() => out.line(format_args!("  {error}")),
-        Err(_) => {}
+        Err(error) => out.line(format_args!("  {error}")),
     }
     if options.engine_started {
         out.line(format_args!("  the Docker engine that had to be started for it stays"));
@@ -94,9 +92,7 @@ impl Demo<'_> {
         out.heading("The conversation");
         conversation::hold(api, team, out).await?;
 
-        if !options.once {
-            guide::print(out, port, &token, team);
-        }
+        guide::print(out, port, &token, team);
         Ok(())
     }
 
