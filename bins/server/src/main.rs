@@ -1,5 +1,7 @@
 //! `workspace-server`: configuration, wiring, serve. No logic.
 
+mod demo;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +21,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show a server of its own with a team of three agents; what `cargo xtask up` ends in.
+    Demo(demo::DemoArgs),
+    /// Remove what a demo that was killed left behind.
+    Down(demo::InstallationArgs),
     /// Apply the database migrations and exit.
     Migrate,
     /// Measure this binary over loopback, on a private Postgres of its own.
@@ -46,7 +52,10 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // The log is the server's; a command answers the person who gave it.
+            if cli.command.is_none() {
+                tracing::error!("{error:#}");
+            }
             say(&format!("workspace-server: {error:#}"));
             ExitCode::FAILURE
         }
@@ -72,6 +81,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => runtime.block_on(mws_server::serve(&loaded.config)),
         Some(Command::Migrate) => Ok(runtime.block_on(mws_app::migrate(&loaded.config))?),
+        Some(Command::Demo(args)) => runtime.block_on(demo::demo(&loaded.config, args)),
+        Some(Command::Down(args)) => runtime.block_on(demo::down(&loaded.config, args)),
         Some(Command::Bench { what: Bench::A2a { connections, seconds } }) => {
             let options = mws_bench::Options {
                 server: std::env::current_exe()?,

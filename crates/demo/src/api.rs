@@ -146,8 +146,8 @@ impl Api {
     }
 }
 
-/// The A2A request that carries `text`; the guide shows the same one.
-pub(crate) fn message(text: &str) -> Value {
+/// The A2A request that carries `text`.
+fn message(text: &str) -> Value {
     json!({
         "jsonrpc": "2.0",
         "id": 1,

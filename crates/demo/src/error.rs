@@ -7,7 +7,7 @@ use crate::api::ApiError;
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// A file or folder of the demo.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     File {
         /// Which one.
         path: PathBuf,
@@ -18,8 +18,8 @@ pub enum DemoError {
     #[error("no random bytes for the admin token")]
     Random,
     /// Signal handlers could not be installed.
-    #[error("cannot watch for Ctrl-C: {0}")]
-    Signals(std::io::Error),
+    #[error("cannot watch for Ctrl-C")]
+    Signals(#[source] std::io::Error),
     /// Another demo is at work.
     #[error("an `up` is at work already (its server is process {0}): end it, or run `cargo xtask down`")]
     AlreadyUp(i32),
@@ -50,7 +50,7 @@ pub enum DemoError {
         log: PathBuf,
     },
     /// A call of the API failed.
-    #[error("{step}: {source}")]
+    #[error("{step}")]
     Api {
         /// What was tried.
         step: String,

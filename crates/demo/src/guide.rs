@@ -1,6 +1,7 @@
 //! Where the server is, and what to try next.
 
-use crate::api::message;
+use serde_json::{Value, json};
+
 use crate::out::Out;
 use crate::team::{LEAD, Team, WRITER};
 
@@ -20,14 +21,16 @@ pub(crate) fn print(out: Out, port: u16, token: &str, team: &Team) {
 fn steps(base: &str, team: &Team) -> [(String, String); 5] {
     let curl = "curl -sS -H \"Authorization: Bearer $ADMIN_TOKEN\"";
     let lead = team.lead;
-    let post = |path: &str, body: &serde_json::Value| format!("{curl} -d '{body}' {base}{path}");
-    let create = serde_json::json!({ "name": "Scout", "template": "sample", "tier": 2, "parent_id": lead });
+    let post = |path: &str, body: &Value| format!("{curl} -d '{body}' {base}{path}");
+    // The server completes the envelope and gives the message an id (4.R25 to 4.R27).
+    let message = json!({ "method": "message/send", "params": { "message": {
+        "role": "user",
+        "parts": [{ "kind": "text", "text": format!("ask {WRITER}: are we done?") }],
+    } } });
+    let create = json!({ "name": "Scout", "template": "sample", "tier": 2, "parent_id": lead });
     [
         ("list the team".to_owned(), format!("{curl} {base}/workspaces")),
-        (
-            format!("let {LEAD} ask {WRITER}"),
-            post(&format!("/workspaces/{lead}/a2a"), &message(&format!("ask {WRITER}: are we done?"))),
-        ),
+        (format!("let {LEAD} ask {WRITER}"), post(&format!("/workspaces/{lead}/a2a"), &message)),
         ("add a member (tier 2: a capped, unprivileged container)".to_owned(), post("/workspaces", &create)),
         ("read the events".to_owned(), format!("{curl} '{base}/events?limit=20'")),
         (

@@ -58,7 +58,9 @@ pub async fn run(
     };
     match &cleaned {
         Ok(()) => out.line(format_args!("  no container, volume, network or process of it is left")),
-        Err(error) => out.line(format_args!("  {error}")),
+        // Where it is not the outcome itself, it would be lost.
+        Err(error) if outcome.is_err() => out.line(format_args!("  {error}")),
+        Err(_) => {}
     }
     if options.engine_started {
         out.line(format_args!("  the Docker engine that had to be started for it stays"));
@@ -92,7 +94,9 @@ impl Demo<'_> {
         out.heading("The conversation");
         conversation::hold(api, team, out).await?;
 
-        guide::print(out, port, &token, team);
+        if !options.once {
+            guide::print(out, port, &token, team);
+        }
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::support::ADMIN;
 
 /// The agent's image, made by `cargo xtask test`; `None` when the tests of the engine are left out on purpose.
 #[expect(clippy::disallowed_methods, reason = "how the test command tells what it has set up")]
-fn agent_image() -> Option<String> {
+pub(crate) fn agent_image() -> Option<String> {
     if std::env::var_os("MWS_TEST_NO_DOCKER").is_some() {
         println!("left out: this test needs a container engine");
         return None;
@@ -33,7 +33,7 @@ fn agent_image() -> Option<String> {
 }
 
 /// Output of a docker command; `None` when it failed.
-fn docker(arguments: &[&str]) -> Option<String> {
+pub(crate) fn docker(arguments: &[&str]) -> Option<String> {
     let output = Command::new("docker").args(arguments).output().expect("the docker command");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

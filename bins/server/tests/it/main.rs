@@ -5,6 +5,7 @@
 
 mod black_box;
 mod declaration;
+mod demo;
 mod events;
 mod frame;
 mod heartbeat;
