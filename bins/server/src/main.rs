@@ -71,9 +71,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
         return Ok(());
     }
+    // The demo speaks to a person; only what went wrong belongs between its lines.
+    let quiet = matches!(cli.command, Some(Command::Demo(_) | Command::Down(_))).then_some("warn");
     telemetry::init(
         telemetry::Format::for_stderr(),
-        loaded.config.log_filter.as_deref(),
+        loaded.config.log_filter.as_deref().or(quiet),
         mws_secrets::redact,
     )?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -36,8 +36,9 @@ fn method_filter(method: &Method) -> Option<MethodFilter> {
     MethodFilter::try_from(method.clone()).ok()
 }
 
-async fn not_found(request: Request) -> Response {
+async fn not_found(State(api): State<Api>, request: Request) -> Response {
     let id = request_id(&request);
+    drop(LingeringBody::new(request.into_body(), api.parts().spawner.clone()));
     tag(ApiError::not_found("not found").into_response(), &id)
 }
 

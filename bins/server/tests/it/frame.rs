@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use mws_tasks::{Frame, Report, Sweep};
-use mws_testkit::wait_until;
+use mws_testkit::{wait_for, wait_until};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{Setup, TestServer};
 
@@ -59,6 +60,30 @@ fn start(server: &TestServer, holder: &str, sweep: Counting) -> Arc<Counting> {
     let sweep = Arc::new(sweep);
     Frame::new(server.app().db.clone(), holder, server.app().spawner.clone()).start(sweep.clone());
     sweep
+}
+
+/// A tick that lasts until it is told to end.
+#[derive(Default)]
+struct Long(Notify);
+
+#[async_trait]
+impl Sweep for Long {
+    fn name(&self) -> &'static str {
+        "long"
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn at_start(&self) -> bool {
+        true
+    }
+
+    async fn run_once(&self) -> Result<Report, Box<dyn Error + Send + Sync>> {
+        self.0.notified().await;
+        Ok(Report::default())
+    }
 }
 
 async fn holder(server: &TestServer) -> Option<String> {
@@ -170,6 +195,26 @@ async fn operators_see_every_task_from_its_start() {
         assert_eq!(shown["last_error"], Value::Null);
         assert!(shown["holder"].as_str().unwrap().contains(&format!(":{}:", std::process::id())));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_tick_shows_that_it_is_alive() {
+    // 3.R66, 3.R61
+    let server = Setup::default().env("MWS_SWEEPS", "off").start().await;
+    let sweep = Arc::new(Long::default());
+    Frame::new(server.app().db.clone(), "a", server.app().spawner.clone()).start(sweep.clone());
+    let tick = async || {
+        server
+            .database
+            .column("SELECT last_tick_at FROM background_tasks WHERE lease_until IS NOT NULL")
+            .await
+    };
+    let begun = wait_for("the tick", async || tick().await.pop()).await;
+    wait_until("a sign of life", async || tick().await.pop() > Some(begun.clone())).await;
+    let ticks = "SELECT ticks FROM background_tasks WHERE name = 'long'";
+    assert_eq!(server.database.value(ticks).await.unwrap(), "0");
+    sweep.0.notify_one();
+    wait_until("the end", async || server.database.value(ticks).await.as_deref() == Some("1")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,23 @@ async fn a_body_over_its_cap_is_refused_while_reading() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_first_still_gets_its_answer() {
+    // 1.R9: the connection is not reset under what the client still sends
+    let server = quiet().await;
+    let body = vec![b' '; 16 << 20];
+    for (path, status) in [("/registry/register", 413), ("/workspaces", 401), ("/nope", 404)] {
+        let mut stream = TcpStream::connect(server.base.authority()).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_is_503_and_never_a_verdict() {
     // 3.R3, 3.R54, 5.R76
     let server = quiet().await;
