@@ -4,16 +4,19 @@
 #![expect(clippy::disallowed_methods, reason = "a test's own tasks need no supervisor")]
 
 mod black_box;
+mod create;
 mod declaration;
+mod delete;
 mod demo;
 mod events;
 mod frame;
 mod heartbeat;
+mod jobs;
 mod operation;
 mod peers;
+mod reads;
 mod registry;
 mod registry_address;
 mod socket;
 mod support;
 mod sweeps;
-mod workspaces;

@@ -69,12 +69,6 @@ impl Setup {
         self
     }
 
-    /// A backend with knobs of the test's own.
-    pub(crate) fn mock(mut self, mock: MockProvisioner) -> Self {
-        self.mock = mock;
-        self
-    }
-
     pub(crate) async fn start(self) -> TestServer {
         let database = TestDatabase::create().await;
         self.start_on(Arc::new(database)).await
