@@ -128,7 +128,7 @@ pub enum CallError {
     /// The agent answered with a failure.
     #[error("the agent answered {status}")]
     AgentFailed {
-        /// The agent's status: 300 to 599.
+        /// The agent's status: anything but 200 to 299.
         status: u16,
         /// The agent's own error text, or the standard phrase of the status.
         text: String,

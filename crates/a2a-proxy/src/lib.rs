@@ -9,9 +9,11 @@
 mod call;
 mod dispatch;
 mod log;
+mod members;
 mod normalise;
 mod proxy;
 mod reply;
+mod stream;
 
 pub use call::{AgentControl, AgentReply, Call, CallError, CallerClass, Outcome, StreamReply};
 pub use normalise::{Generation, Normalised, Rejection, normalise};

@@ -1,5 +1,6 @@
 //! The activity row of a call, and the broadcasts that go with it (4 §1.11, 4.R116).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mws_db::activity::{ActivityLog, Appended, NewActivity};
@@ -11,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 /// The most of a body that is no JSON that is kept (4.R6).
 const MAX_RAW: usize = 65_536;
+/// Digits of an exponent that is stored as a number.
+const MAX_EXPONENT_DIGITS: usize = 3;
 /// Bodies larger than this stay out of broadcasts (4.R116).
 const MAX_BROADCAST_BODY: usize = 262_144;
 
@@ -47,10 +50,45 @@ pub(crate) struct Entry<'a> {
 /// JSON text that Postgres takes: repaired, or wrapped when it is no JSON.
 fn storable(body: &[u8]) -> String {
     let repaired = repair::json(body, Nul::Repair);
-    if serde_json::from_str::<&RawValue>(&repaired).is_ok() {
+    if serde_json::from_str::<&RawValue>(&repaired).is_ok() && !has_bomb(&repaired) {
         return repaired.into_owned();
     }
     wrapped(&repaired)
+}
+
+/// Whether JSON text holds a number that Postgres would print with thousands of digits, for each few bytes of
+/// it: `1e99999` comes back a hundred kilobytes long.
+fn has_bomb(json: &str) -> bool {
+    let bytes = json.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = end_of_string(bytes, at),
+            // Outside strings there is one more `e`: that of `true` and `false`, which no digit follows.
+            b'e' | b'E' => {
+                let sign = usize::from(matches!(bytes.get(at), Some(b'+' | b'-')));
+                let digits = bytes[at + sign..].iter().take_while(|byte| byte.is_ascii_digit());
+                if digits.skip_while(|digit| **digit == b'0').count() > MAX_EXPONENT_DIGITS {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Where the string that begins at `at` ends.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        at += match byte {
+            b'"' => return at + 1,
+            b'\\' => 2,
+            _ => 1,
+        };
+    }
+    bytes.len()
 }
 
 fn wrapped(text: &str) -> String {
@@ -69,7 +107,7 @@ fn row(entry: &Entry<'_>, end: &End<'_>) -> NewActivity {
         End::Failed { reason, .. } => format!("A2A request to {} failed: {reason}", entry.target_name),
     };
     let (response_body, tool_trace) = match end {
-        End::Answered { body, tool_trace, .. } => (Some(storable(body)), tool_trace.clone()),
+        End::Answered { body, tool_trace, .. } => (Some(storable(body)), tool_trace.as_deref().map(|trace| storable(trace.as_bytes()))),
         _ => (None, None),
     };
     NewActivity {
@@ -96,13 +134,14 @@ pub(crate) async fn record(
     entry: &Entry<'_>,
     end: &End<'_>,
 ) -> Result<Appended, mws_db::Error> {
-    let mut new = row(entry, end);
+    let mut new = Arc::new(row(entry, end));
     let appended = match log.append(new.clone()).await {
         Err(error) if !error.is_unavailable() => {
-            // JSON that Postgres refuses (a number beyond its range, say) is kept as text.
-            new.request_body = new.request_body.as_deref().map(wrapped);
-            new.response_body = new.response_body.as_deref().map(wrapped);
-            new.tool_trace = None;
+            // JSON that Postgres refuses (nested too deeply, say) is kept as text.
+            let row = Arc::make_mut(&mut new);
+            row.request_body = row.request_body.as_deref().map(wrapped);
+            row.response_body = row.response_body.as_deref().map(wrapped);
+            row.tool_trace = None;
             log.append(new.clone()).await?
         }
         other => other?,
@@ -141,7 +180,11 @@ fn activity_logged(row: &NewActivity, appended: Appended) -> Event {
         match body.as_deref() {
             None => {}
             Some(text) if text.len() > MAX_BROADCAST_BODY => put("bodies_omitted", true.into()),
-            Some(text) => put(key, serde_json::from_str(text).unwrap_or(Value::Null)),
+            Some(text) => match serde_json::from_str(text) {
+                Ok(body) => put(key, body),
+                // Nested more deeply than can be told.
+                Err(_) => put("bodies_omitted", true.into()),
+            },
         }
     }
     Event::new(EventKind::ActivityLogged, row.workspace_id, Value::Object(payload))
@@ -168,6 +211,12 @@ mod tests {
     fn bodies_are_made_storable() {
         // 4.R6
         assert_eq!(storable(br#"{"a":"\u0000\ud83d"}"#), r#"{"a":"\ufffd\ufffd"}"#);
+        for bomb in ["[1e1000]", "{\"a\":-1.5E+0099999}", "[true,1e-1000]"] {
+            assert!(storable(bomb.as_bytes()).starts_with("{\"raw\""), "{bomb}");
+        }
+        for kept in ["[1e999,true,1E-09]", r#"{"1e9999":"a\"1e9999"}"#] {
+            assert_eq!(storable(kept.as_bytes()), kept);
+        }
         assert_eq!(storable(b"plain \xff text"), "{\"raw\":\"plain \u{fffd} text\"}");
         let long = storable("ü".repeat(MAX_RAW).as_bytes());
         assert!(long.len() < MAX_RAW + 20 && long.ends_with("...\"}"));

@@ -2,14 +2,13 @@
 //! text where that is nothing.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use bytes::Bytes;
 use mws_models::repair::{self, Nul};
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use crate::members::{Members, raw};
 
 /// A generation of the A2A protocol; decided by the method, never by the shape of the parameters (4.R22).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,82 +44,6 @@ pub enum Rejection {
         /// The sender's id as JSON text, `null` when there is none.
         id: String,
     },
-}
-
-/// A JSON object with its members' order and text kept. Of a repeated key the last one counts.
-#[derive(Clone)]
-struct Members<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<'a>(std::marker::PhantomData<&'a ()>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for Object<'a> {
-            type Value = Members<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members: Vec<(Cow<'a, str>, Cow<'a, RawValue>)> = Vec::new();
-                while let Some(key) = map.next_key::<Key<'a>>()? {
-                    let value = Cow::Borrowed(map.next_value::<&'a RawValue>()?);
-                    match members.iter_mut().find(|(known, _)| *known == key.0) {
-                        Some(member) => member.1 = value,
-                        None => members.push((key.0, value)),
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object(std::marker::PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Serialize for Members<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key.as_ref(), value.as_ref())))
-    }
-}
-
-fn raw<'a>(value: &impl Serialize) -> Option<Cow<'a, RawValue>> {
-    serde_json::value::to_raw_value(value).ok().map(Cow::Owned)
-}
-
-impl<'a> Members<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-
-    fn get(&self, key: &str) -> Option<&RawValue> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_ref())
-    }
-
-    /// The value of a key that is present and not `null`.
-    fn set_value(&self, key: &str) -> Option<&RawValue> {
-        self.get(key).filter(|value| value.get() != "null")
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        self.get(key).and_then(|value| serde_json::from_str(value.get()).ok())
-    }
-
-    fn put(&mut self, key: &'static str, value: Cow<'a, RawValue>) {
-        match self.0.iter_mut().find(|(known, _)| known == key) {
-            Some(member) => member.1 = value,
-            None => self.0.push((Cow::Borrowed(key), value)),
-        }
-    }
-
-    fn remove(&mut self, key: &str) {
-        self.0.retain(|(known, _)| known != key);
-    }
 }
 
 fn is_kind(value: Option<&RawValue>, first: char) -> bool {
@@ -160,12 +83,12 @@ pub fn normalise(body: Bytes, version_header: Option<&str>) -> Result<Normalised
     if envelope.get("jsonrpc").is_none() {
         changed = true;
         let fresh = Uuid::new_v4().to_string();
-        let mut wrapped = Members(Vec::with_capacity(4));
+        let mut wrapped = Members::default();
         wrapped.put("jsonrpc", raw(&"2.0").ok_or(Rejection::InvalidJson)?);
-        let id = envelope.0.iter().find(|(key, value)| key == "id" && is_id(value)).map(|(_, v)| v.clone());
+        let id = envelope.find("id").filter(|id| is_id(id)).cloned();
         wrapped.put("id", id.or_else(|| raw(&fresh)).ok_or(Rejection::InvalidJson)?);
         for key in ["method", "params"] {
-            if let Some((_, value)) = envelope.0.iter().find(|(known, _)| known == key) {
+            if let Some(value) = envelope.find(key) {
                 wrapped.put(key, value.clone());
             }
         }
@@ -340,6 +263,26 @@ mod tests {
         for body in ["", "null", "[]", "5", "\"x\"", "{", "{}x", r#"{"a":}"#] {
             assert_eq!(run(body).unwrap_err(), Rejection::InvalidJson, "{body}");
         }
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_counts() {
+        // 4.R7: what the receiver will read is what was judged.
+        let sent = r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","method":"message/send","params":{"message":{"parts":5,"messageId":"m","parts":[]}}}"#;
+        let out = run(sent).unwrap();
+        assert_eq!((out.generation, out.body), (Generation::V0, Bytes::from(sent)));
+        let sent = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"message":{"messageId":"m","messageId":"","parts":[]}}}"#;
+        let id = value(sent)["params"]["message"]["messageId"].as_str().unwrap().to_owned();
+        assert!(id.parse::<Uuid>().is_ok());
+    }
+
+    #[test]
+    fn many_members_cost_no_more_than_their_bytes() {
+        // 4.R33
+        let members: Vec<_> = (0..90_000).map(|n| format!("\"{n:x}\":{n}")).collect();
+        let begun = std::time::Instant::now();
+        assert!(run(&format!(r#"{{"jsonrpc":"2.0",{}}}"#, members.join(","))).is_ok());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -12,16 +12,15 @@ use mws_egress::{AgentClient, AgentRequest, AgentResponse, Trust};
 use mws_events::Hub;
 use mws_models::{WorkspaceId, WorkspaceStatus, is_external_like};
 use mws_runtime::tasks::Spawner;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::AgentControl;
-use crate::call::{AgentReply, Call, CallError, CallerClass, Outcome, StreamReply};
+use crate::call::{AgentReply, Call, CallError, CallerClass, Outcome};
 use crate::dispatch::{Cause, Limits, Timer};
 use crate::log::{End, Entry, record, tell_canvas};
 use crate::normalise::{Generation, Normalised, normalise};
-use crate::reply::{error_text, is_dead_origin, rpc_error, tool_trace, upstream_json};
+use crate::reply::{Reading, error_text, is_dead_origin, upstream_json};
 
 /// The most of an answer that is read (4.R52).
 const MAX_ANSWER: usize = 10_485_760;
@@ -29,12 +28,6 @@ const MAX_ANSWER: usize = 10_485_760;
 const MAX_DISPATCHES: usize = 64;
 /// The ceiling of a call that names its caller and no deadline.
 const CEILING: Duration = Duration::from_secs(1800);
-/// Silence after which a stream gets a comment, to keep what is in between from closing it (4.R57).
-const STREAM_COMMENT_AFTER: Duration = Duration::from_secs(15);
-/// The most of a stream's last event that is logged.
-const MAX_STREAM_EVENT: usize = 1 << 20;
-/// Chunks of a stream that may wait for a slow reader.
-const STREAM_QUEUE: usize = 64;
 
 /// Headers of the protocol, passed on as the caller sent them (4.R46).
 const FORWARDED: [&str; 7] =
@@ -104,10 +97,10 @@ impl Slots {
 }
 
 /// One call past its checks.
-struct Prepared {
-    call: Call,
-    target: TargetRow,
-    request: Normalised,
+pub(crate) struct Prepared {
+    pub(crate) call: Call,
+    pub(crate) target: TargetRow,
+    pub(crate) request: Normalised,
 }
 
 impl Prepared {
@@ -130,7 +123,7 @@ impl Proxy {
         Self { inner: Arc::new(Inner { parts, slots: Slots::default() }) }
     }
 
-    fn parts(&self) -> &ProxyParts {
+    pub(crate) fn parts(&self) -> &ProxyParts {
         &self.inner.parts
     }
 
@@ -247,7 +240,7 @@ impl Proxy {
             return Err(CallError::Restarting);
         }
         let content_type = content_type(&response.headers);
-        if status.is_success() && content_type.starts_with("text/event-stream") {
+        if status.is_success() && is_event_stream(&content_type) {
             return Ok(Outcome::Streaming(self.stream(prepared, response, content_type, timer, permit)));
         }
         let body = collect(&mut response, &mut timer).await;
@@ -266,32 +259,28 @@ impl Proxy {
                 upstream: upstream_json(&body),
             });
         }
-        let parsed = serde_json::from_slice(&body).ok();
-        let error = parsed.as_ref().and_then(rpc_error);
-        let trace = parsed.as_ref().and_then(tool_trace).map(ToString::to_string);
-        let content_type = if parsed.is_some() { "application/json".to_owned() } else { content_type };
-        drop(parsed);
-        self.log_answer(&prepared, &body, error, trace, took).await;
+        let Reading { is_json, rpc_error, tool_trace } = Reading::of(&body);
+        let content_type = if is_json { "application/json".to_owned() } else { content_type };
+        self.log_answer(&prepared, &body, rpc_error, tool_trace, took).await;
         self.delivered(&prepared, &body, took);
         Ok(Outcome::Answered(AgentReply { status: status.as_u16(), content_type, body }))
     }
 
     /// What follows a delivery, apart from its row.
-    fn delivered(&self, prepared: &Prepared, body: &[u8], took: Duration) {
-        self.stamp(prepared);
-        self.parts().stamps.delivered(prepared.call.target);
+    pub(crate) fn delivered(&self, prepared: &Prepared, body: &[u8], took: Duration) {
+        self.note_delivery(prepared);
         if prepared.call.caller == CallerClass::Canvas {
-            tell_canvas(
-                &self.parts().hub,
-                prepared.call.target,
-                prepared.request.method.as_deref(),
-                body,
-                took,
-            );
+            let method = prepared.request.method.as_deref();
+            tell_canvas(&self.parts().hub, prepared.call.target, method, body, took);
         }
     }
 
-    /// Notes a successful outbound call on the caller's row (4.R70).
+    /// The target's idle clock starts again, and the caller has been heard of (4.R70).
+    pub(crate) fn note_delivery(&self, prepared: &Prepared) {
+        self.parts().stamps.delivered(prepared.call.target);
+        self.stamp(prepared);
+    }
+
     fn stamp(&self, prepared: &Prepared) {
         if let Some(caller) = prepared.call.caller.source(prepared.call.target) {
             self.parts().stamps.outbound(caller);
@@ -310,7 +299,7 @@ impl Proxy {
         timer: &Timer,
         native_session: bool,
     ) -> CallError {
-        let checked = !matches!(cause, Cause::Refused | Cause::NotSent | Cause::Deadline);
+        let checked = !matches!(cause, Cause::Refused | Cause::NotSent);
         let dead = checked && self.is_dead(prepared).await;
         let reason = if dead { "agent offline: restarting" } else { cause.reason() };
         self.log_failure(prepared, Some(timer.elapsed()), reason, false).await;
@@ -325,89 +314,20 @@ impl Proxy {
     }
 
     async fn lost(&self, prepared: &Prepared, status: StatusCode, lost: Lost, took: Duration) -> CallError {
-        match lost {
-            Lost::TooLarge => {
-                self.log_failure(prepared, Some(took), "agent response too large", true).await;
-                self.stamp(prepared);
-                CallError::AnswerTooLarge
-            }
-            Lost::Cause(Cause::Deadline) => {
-                self.log_failure(prepared, Some(took), Cause::Deadline.reason(), false).await;
-                CallError::TimedOut
-            }
-            Lost::Cause(cause) => {
-                let delivered = status.as_u16() < 400;
-                self.log_failure(prepared, Some(took), cause.reason(), delivered).await;
-                CallError::AnswerLost { delivered }
-            }
-        }
-    }
-
-    /// Passes a stream on as it comes; whoever reads it may leave, the agent is heard to its end (4.R57).
-    fn stream(
-        &self,
-        prepared: Prepared,
-        response: AgentResponse,
-        content_type: String,
-        timer: Timer,
-        permit: OwnedSemaphorePermit,
-    ) -> StreamReply {
-        let (sender, chunks) = mpsc::channel(STREAM_QUEUE);
-        let status = response.status.as_u16();
-        let proxy = self.clone();
-        let relay = async move {
-            let _permit = permit;
-            proxy.relay(prepared, response, timer, sender).await;
+        // Whatever became of its answer, the agent has taken the message (4.R56).
+        let delivered = status.as_u16() < 400;
+        let (reason, error) = match lost {
+            Lost::TooLarge => ("agent response too large", CallError::AnswerTooLarge),
+            Lost::Cause(cause) => (cause.reason(), CallError::AnswerLost { delivered }),
         };
-        self.parts().spawner.spawn("a2a-stream", relay).detach();
-        StreamReply { status, content_type, chunks }
-    }
-
-    async fn relay(
-        &self,
-        prepared: Prepared,
-        mut response: AgentResponse,
-        mut timer: Timer,
-        reader: mpsc::Sender<Bytes>,
-    ) {
-        let mut last = LastEvent::default();
-        let broken = loop {
-            let next = tokio::select! {
-                next = timeout(STREAM_COMMENT_AFTER, response.body.next_chunk()) => next,
-                cause = timer.expired() => break Some(cause),
-            };
-            let chunk = match next {
-                Err(_) => Bytes::from_static(b": keep-alive\n\n"),
-                Ok(None) => break None,
-                Ok(Some(Err(error))) => break Some(Cause::from(&error)),
-                Ok(Some(Ok(chunk))) => {
-                    timer.saw_chunk();
-                    last.push(&chunk);
-                    chunk
-                }
-            };
-            // A reader that left, or is slower than the agent for a whole queue, is not waited for.
-            if let Err(mpsc::error::TrySendError::Full(chunk)) = reader.try_send(chunk) {
-                timeout(STREAM_COMMENT_AFTER, reader.send(chunk)).await.ok();
-            }
-        };
-        let took = timer.elapsed();
-        if let Some(cause) = broken {
-            let error = serde_json::json!({"code": -32603, "message": "agent response interrupted"});
-            let id = &prepared.request.id;
-            let event =
-                format!("event: error\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}\n\n");
-            reader.try_send(Bytes::from(event)).ok();
-            self.log_failure(&prepared, Some(took), cause.reason(), true).await;
-            return;
+        self.log_failure(prepared, Some(took), reason, delivered).await;
+        if delivered {
+            self.note_delivery(prepared);
         }
-        let body = last.into_body();
-        let error = serde_json::from_slice(&body).ok().as_ref().and_then(rpc_error);
-        self.log_answer(&prepared, &body, error, None, took).await;
-        self.delivered(&prepared, &body, took);
+        error
     }
 
-    async fn log_answer(
+    pub(crate) async fn log_answer(
         &self,
         prepared: &Prepared,
         body: &[u8],
@@ -419,7 +339,7 @@ impl Proxy {
         self.log(prepared, Some(took), &end).await;
     }
 
-    async fn log_failure(&self, prepared: &Prepared, took: Option<Duration>, reason: &str, delivered: bool) {
+    pub(crate) async fn log_failure(&self, prepared: &Prepared, took: Option<Duration>, reason: &str, delivered: bool) {
         self.log(prepared, took, &End::Failed { reason, delivered }).await;
     }
 
@@ -470,6 +390,11 @@ fn content_type(headers: &HeaderMap) -> String {
     value.unwrap_or("application/octet-stream").to_owned()
 }
 
+fn is_event_stream(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
 fn request_headers(prepared: &Prepared) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(FORWARDED.len() + 3);
     for name in FORWARDED {
@@ -488,59 +413,4 @@ fn request_headers(prepared: &Prepared) -> HeaderMap {
         headers.insert("x-workspace-id", value);
     }
     headers
-}
-
-/// Keeps the data of the last complete event of a stream, within a bound.
-#[derive(Default)]
-struct LastEvent {
-    complete: Vec<u8>,
-    current: Vec<u8>,
-}
-
-impl LastEvent {
-    fn push(&mut self, chunk: &[u8]) {
-        for line in chunk.split_inclusive(|byte| *byte == b'\n') {
-            if self.current.len() + line.len() <= MAX_STREAM_EVENT {
-                self.current.extend_from_slice(line);
-            }
-            if self.current.ends_with(b"\n\n") || self.current.ends_with(b"\r\n\r\n") {
-                let data = event_data(&self.current);
-                if !data.is_empty() {
-                    self.complete = data;
-                }
-                self.current.clear();
-            }
-        }
-    }
-
-    fn into_body(mut self) -> Vec<u8> {
-        let rest = event_data(&self.current);
-        if !rest.is_empty() {
-            self.complete = rest;
-        }
-        self.complete
-    }
-}
-
-fn event_data(event: &[u8]) -> Vec<u8> {
-    let lines = event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data:"));
-    lines.map(|line| line.trim_ascii()).collect::<Vec<_>>().join(&b'\n')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_event_of_a_stream_is_kept() {
-        // 4.R57
-        let mut last = LastEvent::default();
-        for chunk in ["data: {\"a\"", ":1}\n\n: comment\n\nevent: x\ndata: {\"b\":2}\n", "\n", "data: {\"c\""]
-        {
-            last.push(chunk.as_bytes());
-        }
-        assert_eq!(last.complete, b"{\"b\":2}");
-        last.push(b":3}");
-        assert_eq!(last.into_body(), b"{\"c\":3}");
-    }
 }

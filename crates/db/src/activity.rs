@@ -46,7 +46,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How long one append may take, the wait for room included.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 
-type Entry = (NewActivity, oneshot::Sender<Result<Appended>>);
+type Entry = (Arc<NewActivity>, oneshot::Sender<Result<Appended>>);
 
 /// Handle to the log's one writer in this process. The writer lives while rows wait, and no longer.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl ActivityLog {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it is not known to be committed within 10 s.
-    pub async fn append(&self, row: NewActivity) -> Result<Appended> {
+    pub async fn append(&self, row: Arc<NewActivity>) -> Result<Appended> {
         let append = async {
             let _room = self.inner.room.acquire().await.map_err(|_| Error::Unavailable(None))?;
             let (done, committed) = oneshot::channel();
@@ -171,13 +171,13 @@ impl Inner {
 }
 
 impl Db {
-    async fn insert_one(&self, row: &NewActivity) -> Result<Appended> {
+    async fn insert_one(&self, row: &Arc<NewActivity>) -> Result<Appended> {
         let appended = self.insert_activity(std::slice::from_ref(row)).await?;
         appended.first().copied().ok_or(Error::Unavailable(None))
     }
 
     /// Inserts rows in one statement and answers in their order.
-    async fn insert_activity(&self, rows: &[NewActivity]) -> Result<Vec<Appended>> {
+    async fn insert_activity(&self, rows: &[Arc<NewActivity>]) -> Result<Vec<Appended>> {
         let ids: Vec<_> = rows.iter().map(|_| ActivityId::random().uuid()).collect();
         macro_rules! column {
             (|$row:ident| $value:expr) => {
@@ -200,18 +200,18 @@ impl Db {
                    RETURNING created_at AS "created_at!: Timestamp""#,
                 &ids,
                 column!(|row| row.workspace_id.uuid()),
-                column!(|row| row.activity_type.to_owned()),
+                column!(|row| row.activity_type) as &[&str],
                 column!(|row| row.source_id.map(WorkspaceId::uuid)) as &[Option<sqlx::types::Uuid>],
-                column!(|row| row.source_label.clone()) as &[Option<String>],
+                column!(|row| row.source_label.as_deref()) as &[Option<&str>],
                 column!(|row| row.target_id.map(WorkspaceId::uuid)) as &[Option<sqlx::types::Uuid>],
-                column!(|row| row.method.clone()) as &[Option<String>],
-                column!(|row| row.summary.clone()) as &[Option<String>],
-                column!(|row| row.request_body.clone()) as &[Option<String>],
-                column!(|row| row.response_body.clone()) as &[Option<String>],
-                column!(|row| row.tool_trace.clone()) as &[Option<String>],
+                column!(|row| row.method.as_deref()) as &[Option<&str>],
+                column!(|row| row.summary.as_deref()) as &[Option<&str>],
+                column!(|row| row.request_body.as_deref()) as &[Option<&str>],
+                column!(|row| row.response_body.as_deref()) as &[Option<&str>],
+                column!(|row| row.tool_trace.as_deref()) as &[Option<&str>],
                 column!(|row| row.duration_ms) as &[Option<i32>],
-                column!(|row| row.status.to_owned()),
-                column!(|row| row.error_detail.clone()) as &[Option<String>],
+                column!(|row| row.status) as &[&str],
+                column!(|row| row.error_detail.as_deref()) as &[Option<&str>],
             )
             .fetch_all(&self.pool),
         )

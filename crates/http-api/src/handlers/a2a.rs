@@ -134,7 +134,8 @@ impl From<CallError> for ApiError {
                 .with("timed_out", true)
                 .retry_after(RETRY_BUSY),
             CallError::AgentFailed { status, text, upstream } => {
-                let reply = if status < 400 { 502 } else { status };
+                // What is no failure of HTTP's own is one of the agent's (4.R53).
+                let reply = if (400..600).contains(&status) { status } else { 502 };
                 let reply = StatusCode::from_u16(reply).unwrap_or(StatusCode::BAD_GATEWAY);
                 let error = Self::new(reply, text).with("upstream_status", status);
                 match upstream.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
