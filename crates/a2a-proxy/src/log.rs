@@ -107,7 +107,9 @@ fn row(entry: &Entry<'_>, end: &End<'_>) -> NewActivity {
         End::Failed { reason, .. } => format!("A2A request to {} failed: {reason}", entry.target_name),
     };
     let (response_body, tool_trace) = match end {
-        End::Answered { body, tool_trace, .. } => (Some(storable(body)), tool_trace.as_deref().map(|trace| storable(trace.as_bytes()))),
+        End::Answered { body, tool_trace, .. } => {
+            (Some(storable(body)), tool_trace.as_deref().map(|trace| storable(trace.as_bytes())))
+        }
         _ => (None, None),
     };
     NewActivity {

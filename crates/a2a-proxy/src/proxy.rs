@@ -339,7 +339,13 @@ impl Proxy {
         self.log(prepared, Some(took), &end).await;
     }
 
-    pub(crate) async fn log_failure(&self, prepared: &Prepared, took: Option<Duration>, reason: &str, delivered: bool) {
+    pub(crate) async fn log_failure(
+        &self,
+        prepared: &Prepared,
+        took: Option<Duration>,
+        reason: &str,
+        delivered: bool,
+    ) {
         self.log(prepared, took, &End::Failed { reason, delivered }).await;
     }
 

@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "a test's own tasks need no supervisor")]
 
+mod auth;
 mod black_box;
 mod create;
 mod declaration;
@@ -11,6 +12,7 @@ mod demo;
 mod events;
 mod frame;
 mod heartbeat;
+mod hostile;
 mod jobs;
 mod operation;
 mod peers;
