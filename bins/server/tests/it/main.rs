@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "a test's own tasks need no supervisor")]
 
+mod a2a;
 mod auth;
 mod black_box;
 mod create;
