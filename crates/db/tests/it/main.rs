@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod private;
+#[cfg(test)]
+mod schema;
