@@ -197,6 +197,24 @@ impl Tx {
         .await?;
         Ok(held.is_some())
     }
+
+    /// The same for a provisioning run: also locks the row, and tells whether `generation` still owns it.
+    pub async fn holds_run(&mut self, job: &ClaimedJob, generation: i64) -> Result<bool> {
+        if !self.holds_job(job).await? {
+            return Ok(false);
+        }
+        let owned = bounded(
+            sqlx::query_scalar!(
+                "SELECT 1 FROM workspaces WHERE id = $1 AND provision_generation = $2
+                     AND status NOT IN ('removed', 'paused', 'hibernating', 'hibernated') FOR NO KEY UPDATE",
+                job.workspace_id.uuid(),
+                generation
+            )
+            .fetch_optional(self.connection()),
+        )
+        .await?;
+        Ok(owned.is_some())
+    }
 }
 
 impl Db {
@@ -448,7 +466,7 @@ impl Tx {
             sqlx::query!(
                 "UPDATE workspace_jobs SET state = 'pending', reason = $2, not_before = now(), requested_at = now(),
                         holder = NULL, finished_at = NULL
-                 WHERE id = (SELECT id FROM workspace_jobs f
+                 WHERE state = 'failed' AND id = (SELECT id FROM workspace_jobs f
                              WHERE f.workspace_id = $1 AND f.kind = 'teardown' AND f.state = 'failed'
                                AND NOT EXISTS (SELECT 1 FROM workspace_jobs o
                                                WHERE o.workspace_id = $1 AND o.state IN ('pending', 'running'))

@@ -111,12 +111,13 @@ impl TokenStore for Tokens {
 }
 
 impl Tx {
-    /// Issues a token; `false` when the workspace does not exist or is removed (5.R7).
+    /// Issues a token; `false` when the workspace does not exist or is removed (5.R7). Waits for a removal under
+    /// way, which would not see this row among those that it revokes.
     pub async fn issue_token(&mut self, id: WorkspaceId, token: &NewToken, by: IssuedBy) -> Result<bool> {
         let done = bounded(
             sqlx::query!(
                 "INSERT INTO workspace_auth_tokens (workspace_id, token_hash, prefix, issued_by)
-                 SELECT id, $2, $3, $4 FROM workspaces WHERE id = $1 AND status <> 'removed'",
+                 SELECT id, $2, $3, $4 FROM workspaces WHERE id = $1 AND status <> 'removed' FOR SHARE",
                 id.uuid(),
                 token.hash.as_bytes(),
                 token.prefix,

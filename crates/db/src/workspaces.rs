@@ -99,6 +99,13 @@ pub struct PeerRow {
     pub active_tasks: i32,
 }
 
+/// A row in `provisioning` without a job, and the run that left it there.
+#[derive(Debug, Clone, Copy)]
+pub struct UnownedStart {
+    pub id: WorkspaceId,
+    pub generation: i64,
+}
+
 /// A direct child in the answer to an unconfirmed delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildRow {
@@ -259,13 +266,14 @@ impl Db {
         Ok(rows.into_iter().map(|row| (row.id, row.parent_id)).collect())
     }
 
-    /// Ids of rows in `provisioning` or `hibernating` that no job owns (2.R165).
-    pub async fn unowned_transients(&self) -> Result<Vec<(WorkspaceId, WorkspaceStatus)>> {
-        let rows = bounded(
-            sqlx::query!(
-                r#"SELECT w.id AS "id: WorkspaceId", w.status AS "status: WorkspaceStatus"
+    /// Rows in `provisioning` that no job owns (2.R165).
+    pub async fn unowned_starts(&self) -> Result<Vec<UnownedStart>> {
+        bounded(
+            sqlx::query_as!(
+                UnownedStart,
+                r#"SELECT w.id AS "id: WorkspaceId", w.provision_generation AS generation
                    FROM workspaces w
-                   WHERE w.status IN ('provisioning', 'hibernating')
+                   WHERE w.status = 'provisioning'
                      AND NOT is_external_like(w.runtime)
                      AND NOT EXISTS (SELECT 1 FROM workspace_jobs j
                                      WHERE j.workspace_id = w.id AND j.state IN ('pending', 'running'))
@@ -273,8 +281,7 @@ impl Db {
             )
             .fetch_all(&self.pool),
         )
-        .await?;
-        Ok(rows.into_iter().map(|row| (row.id, row.status)).collect())
+        .await
     }
 }
 
@@ -291,6 +298,23 @@ impl Tx {
         )
         .await?;
         Ok(status.is_some_and(|status| status != WorkspaceStatus::Removed))
+    }
+
+    /// Locks a row that [`Db::unowned_starts`] found and tells whether it is still what it was: another process
+    /// may have looked after it meanwhile.
+    pub async fn lock_unowned_start(&mut self, start: &UnownedStart) -> Result<bool> {
+        let locked = bounded(
+            sqlx::query_scalar!(
+                "SELECT 1 FROM workspaces WHERE id = $1 AND status = 'provisioning' AND provision_generation = $2
+                 FOR NO KEY UPDATE",
+                start.id.uuid(),
+                start.generation
+            )
+            .fetch_optional(self.connection()),
+        )
+        .await?;
+        // A statement of its own: it sees what was committed while the first one waited.
+        Ok(locked.is_some() && !self.has_open_job(start.id).await?)
     }
 
     /// Inserts the row as `provisioning` with its layout; `false` when the name is taken (1.R49).
@@ -377,12 +401,12 @@ impl Db {
         .await
     }
 
-    /// Whether the run of `generation` still owns the row.
-    pub async fn owns_provision_run(&self, id: WorkspaceId, generation: i64) -> Result<bool> {
+    /// Whether a later run than `generation` has taken the row: what runs under its name is no longer ours.
+    pub async fn is_superseded(&self, id: WorkspaceId, generation: i64) -> Result<bool> {
         bounded(
             sqlx::query_scalar!(
-                r#"SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = $1 AND provision_generation = $2
-                       AND status NOT IN ('removed', 'paused', 'hibernating', 'hibernated')) AS "owned!""#,
+                r#"SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = $1 AND provision_generation > $2
+                       AND status NOT IN ('removed', 'paused', 'hibernating', 'hibernated')) AS "superseded!""#,
                 id.uuid(),
                 generation
             )

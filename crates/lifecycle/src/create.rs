@@ -148,14 +148,13 @@ impl Lifecycle {
                 delay: Duration::ZERO,
             })
             .await?;
+        } else {
+            let failure = Failure::NoBackend;
+            tx.provision_failed(id, None, &failure.text(), failure.extra()).await?;
         }
         tx.commit().await?;
-        tracing::info!(workspace_id = %id, actor = caller.actor(), runtime = %checked.runtime, "workspace created");
-        if backend {
-            self.job_enqueued();
-        } else {
-            self.mark_failed(id, None, &Failure::NoBackend).await;
-        }
+        tracing::info!(workspace_id = %id, actor = caller.actor(), runtime = %checked.runtime, backend, "workspace created");
+        self.job_enqueued();
         Ok(CreatedWorkspace {
             id,
             status: WorkspaceStatus::Provisioning,

@@ -17,11 +17,12 @@ const YAML_SPECIAL: [char; 9] = ['{', '}', '[', ']', '|', '>', '*', '&', '!'];
 const FORBIDDEN_ROOTS: [&str; 12] =
     ["/etc", "/var", "/proc", "/sys", "/dev", "/boot", "/sbin", "/bin", "/lib", "/lib64", "/run", "/usr"];
 
+/// What is stored is trimmed, so that its length counts; control characters are refused at the ends as well.
 fn text(field: &str, value: &str, max: usize) -> Result<(), String> {
     if value.chars().any(|c| c < '\u{20}' || c == '\u{7f}') {
         return Err(format!("{field} must not contain control characters"));
     }
-    if value.chars().count() > max {
+    if value.trim().chars().count() > max {
         return Err(format!("{field} must be at most {max} characters"));
     }
     Ok(())

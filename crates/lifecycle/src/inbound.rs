@@ -1,5 +1,6 @@
 //! The platform's inbound secret: what the server presents to an agent (5 §2).
 
+use mws_db::jobs::ClaimedJob;
 use mws_models::WorkspaceId;
 use mws_secrets::Binding;
 use mws_wsauth::NewToken;
@@ -36,24 +37,19 @@ impl Lifecycle {
         self.open_inbound(id, &winners).await.map(|secret| InboundSecret { secret, healed: false })
     }
 
-    /// Replaces the secret before a start. `None` when that failed: the start goes on without it, and the
-    /// agent gets one with its next registration or heartbeat.
-    pub(crate) async fn rotate_inbound_secret(&self, id: WorkspaceId) -> Option<SecretString> {
-        let (minted, sealed) = self.mint_inbound(id)?;
-        let stored = async {
-            let mut tx = self.db().begin().await?;
-            let stored = tx.put_inbound_secret(id, &sealed).await?;
-            tx.commit().await?;
-            Ok::<_, mws_db::Error>(stored)
-        };
-        match stored.await {
-            Ok(true) => Some(minted),
-            Ok(false) => None,
-            Err(error) => {
-                tracing::warn!(workspace_id = %id, error = &error as &dyn std::error::Error, "inbound secret not rotated");
-                None
-            }
-        }
+    /// Replaces the secret before a start, while the run owns its row. Without one the start goes on: the agent
+    /// gets it with its next registration or heartbeat.
+    pub(crate) async fn rotate_inbound_secret(
+        &self,
+        job: &ClaimedJob,
+        generation: i64,
+    ) -> Result<Option<SecretString>, mws_db::Error> {
+        let id = job.workspace_id;
+        let Some((minted, sealed)) = self.mint_inbound(id) else { return Ok(None) };
+        let mut tx = self.db().begin().await?;
+        let stored = tx.holds_run(job, generation).await? && tx.put_inbound_secret(id, &sealed).await?;
+        tx.commit().await?;
+        Ok(stored.then_some(minted))
     }
 
     fn mint_inbound(&self, id: WorkspaceId) -> Option<(SecretString, String)> {

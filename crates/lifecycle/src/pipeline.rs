@@ -25,6 +25,8 @@ use crate::{Failure, Lifecycle};
 
 /// What a run may take, image pulls excluded (contract 2 §18).
 const PIPELINE_DEADLINE: Duration = Duration::from_secs(180);
+/// What a run beyond that may take to undo what it began.
+const UNDO_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +35,35 @@ pub(crate) enum RunEnd {
     Started,
     /// Something else took the row: what was started is stopped again.
     LostRow,
+    /// The database was away. Whoever takes the job over finds out what was reached (2.R165).
+    Interrupted,
     /// The row says why.
     Failed(Failure),
+}
+
+/// Whether a run still owns its job and its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    Yes,
+    No,
+    /// The database was away.
+    Unknown,
+}
+
+impl From<Result<bool, mws_db::Error>> for Owned {
+    fn from(answer: Result<bool, mws_db::Error>) -> Self {
+        match answer {
+            Ok(true) => Self::Yes,
+            Ok(false) => Self::No,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "not known whether the run owns its row"
+                );
+                Self::Unknown
+            }
+        }
+    }
 }
 
 /// What distinguishes one start from another.
@@ -73,21 +102,16 @@ impl Lifecycle {
             Ok(None) => return RunEnd::LostRow,
             Err(error) => {
                 tracing::error!(workspace_id = %id, error = &error as &dyn std::error::Error, "run not begun");
-                return RunEnd::Failed(Failure::StartFailed);
+                return RunEnd::Interrupted;
             }
         };
         let started_at = Instant::now();
         tracing::info!(workspace_id = %id, runtime = %row.runtime, backend = ?backend.kind(),
             generation = row.generation, "provisioning begins");
-        let steps = self.steps(job, &row, backend.as_ref(), options);
-        let end = match timeout(PIPELINE_DEADLINE, Box::pin(steps)).await {
-            Ok(end) => end,
-            Err(_) => Err(Failure::StartFailed),
-        };
-        let end = match end {
+        let end = match self.within_deadline(job, &row, backend.as_ref(), options).await {
             Ok(end) => end,
             Err(failure) => {
-                self.mark_failed(id, Some(row.generation), &failure).await;
+                self.mark_failed(job, Some(row.generation), &failure).await;
                 RunEnd::Failed(failure)
             }
         };
@@ -96,12 +120,36 @@ impl Lifecycle {
         end
     }
 
+    /// The steps within their deadline. A start that is cut off is told so first, and undoes what it created.
+    async fn within_deadline(
+        &self,
+        job: &ClaimedJob,
+        row: &ProvisionRow,
+        backend: &dyn Provisioner,
+        options: &StartOptions,
+    ) -> Result<RunEnd, Failure> {
+        let cancel = options.cancel.child_token();
+        let mut steps = Box::pin(self.steps(job, row, backend, options, cancel.clone()));
+        if let Ok(end) = timeout(PIPELINE_DEADLINE, &mut steps).await {
+            return end;
+        }
+        tracing::error!(workspace_id = %job.workspace_id, "the run takes too long");
+        cancel.cancel();
+        if let Ok(end) = timeout(UNDO_DEADLINE, &mut steps).await {
+            return end;
+        }
+        drop(steps);
+        self.stop_stray(job, row, backend).await;
+        Err(Failure::StartFailed)
+    }
+
     async fn steps(
         &self,
         job: &ClaimedJob,
         row: &ProvisionRow,
         backend: &dyn Provisioner,
         options: &StartOptions,
+        cancel: CancellationToken,
     ) -> Result<RunEnd, Failure> {
         let id = job.workspace_id;
         let secrets = self.db().secrets_for_start(id).await.map_err(|error| {
@@ -112,44 +160,58 @@ impl Lifecycle {
         drop(secrets);
         let config = self.config_source(row, &env, &options.config).await?;
         preflight(&config, &env.vars)?;
-        let credentials = self.mint_credentials(id, row.generation).await;
-        if !self.owns(job, row.generation).await {
-            return Ok(RunEnd::LostRow);
+        let credentials = self.mint_credentials(job, row.generation).await;
+        match self.owns(job, row.generation).await {
+            Owned::Yes => {}
+            Owned::No => return Ok(RunEnd::LostRow),
+            Owned::Unknown => return Ok(RunEnd::Interrupted),
+        }
+        let spec = self.start_spec(id, row, env, config, credentials, options, cancel);
+        let started = match backend.start(spec).await {
+            Ok(started) => started,
+            // Not a failure of the agent's: the job is somebody else's now.
+            Err(StartError::Cancelled) if options.cancel.is_cancelled() => return Ok(RunEnd::LostRow),
+            Err(error) => return Err(start_failure(id, &row.runtime, &error)),
+        };
+        match self.book(job, row.generation, &started).await {
+            Owned::Yes => Ok(RunEnd::Started),
+            Owned::No => {
+                self.stop_stray(job, row, backend).await;
+                Ok(RunEnd::LostRow)
+            }
+            // The agent runs: a database that is away must not cost it.
+            Owned::Unknown => Ok(RunEnd::Interrupted),
+        }
+    }
+
+    /// Stops what a run started that lost its row (2.R79). A later run's agent has the same name and is left
+    /// alone: its start has replaced ours.
+    async fn stop_stray(&self, job: &ClaimedJob, row: &ProvisionRow, backend: &dyn Provisioner) {
+        let id = job.workspace_id;
+        if self.db().is_superseded(id, row.generation).await.unwrap_or(false) {
+            return;
         }
         let instance = InstanceRef { workspace_id: id, instance_id: row.instance_id.clone() };
-        let spec = self.start_spec(id, row, env, config, credentials, options);
-        let started = backend.start(spec).await.map_err(|error| start_failure(id, &row.runtime, &error))?;
-        if self.book(job, row.generation, &started).await {
-            return Ok(RunEnd::Started);
-        }
-        // The row went to somebody else while the agent was being started.
         if let Err(error) = backend.stop(&instance, StopMode::Force).await {
             tracing::error!(workspace_id = %id, error = &error as &dyn std::error::Error,
                 "LEAK-SUSPECT an agent without a row could not be stopped");
         }
-        Ok(RunEnd::LostRow)
     }
 
-    async fn owns(&self, job: &ClaimedJob, generation: i64) -> bool {
-        let owns = async {
-            let mut tx = self.db().begin().await?;
-            let held = tx.holds_job(job).await?;
-            drop(tx);
-            Ok::<_, mws_db::Error>(held && self.db().owns_provision_run(job.workspace_id, generation).await?)
-        };
-        owns.await.unwrap_or(false)
+    async fn owns(&self, job: &ClaimedJob, generation: i64) -> Owned {
+        let owns = async { self.db().begin().await?.holds_run(job, generation).await };
+        Owned::from(owns.await)
     }
 
-    /// Writes the address of the started agent; `false` when the row is no longer this run's.
-    async fn book(&self, job: &ClaimedJob, generation: i64, started: &Started) -> bool {
+    /// Writes the address of the started agent.
+    async fn book(&self, job: &ClaimedJob, generation: i64, started: &Started) -> Owned {
         let Some(url) = started.host_url.as_deref().or(started.internal_url.as_deref()) else {
             return self.owns(job, generation).await;
         };
         let digest = started.image_digest.as_deref();
-        // The agent runs: a database that is away for a moment must not make it an orphan.
         for pause in [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)] {
             match self.db().set_provisioned_url(job.workspace_id, generation, url, digest).await {
-                Ok(booked) => return booked,
+                Ok(booked) => return Owned::from(Ok(booked)),
                 Err(error) => {
                     tracing::warn!(workspace_id = %job.workspace_id, error = &error as &dyn std::error::Error,
                         "the agent's address was not stored");
@@ -157,28 +219,34 @@ impl Lifecycle {
                 }
             }
         }
-        false
+        Owned::Unknown
     }
 
     /// Revokes and mints what the agent will prove itself with (2.R105). A failure leaves the old ones alone:
-    /// the run goes on, and the agent's file on the volume still holds what the database knows.
-    async fn mint_credentials(&self, id: WorkspaceId, generation: i64) -> Credentials {
-        let auth_token = self
-            .rotate_token(id)
-            .await
-            .inspect_err(|error| {
-                tracing::error!(workspace_id = %id, generation, error = error as &dyn std::error::Error,
-                    "the agent's token was not rotated");
-            })
-            .ok()
-            .flatten();
-        let inbound_secret = self.rotate_inbound_secret(id).await;
+    /// the run goes on, and the agent's file on the volume still holds what the database knows. A run that lost
+    /// its row leaves them alone too: they are those of the agent that runs now.
+    async fn mint_credentials(&self, job: &ClaimedJob, generation: i64) -> Credentials {
+        let log = |error: &mws_db::Error| {
+            tracing::error!(workspace_id = %job.workspace_id, generation, error = error as &dyn std::error::Error,
+                "the agent's credentials were not rotated");
+        };
+        let auth_token = self.rotate_token(job, generation).await.inspect_err(log).ok().flatten();
+        let inbound_secret =
+            self.rotate_inbound_secret(job, generation).await.inspect_err(log).ok().flatten();
         Credentials { auth_token, inbound_secret }
     }
 
-    async fn rotate_token(&self, id: WorkspaceId) -> Result<Option<SecretString>, mws_db::Error> {
+    async fn rotate_token(
+        &self,
+        job: &ClaimedJob,
+        generation: i64,
+    ) -> Result<Option<SecretString>, mws_db::Error> {
+        let id = job.workspace_id;
         let token = NewToken::mint().map_err(|_| mws_db::Error::Unavailable(None))?;
         let mut tx = self.db().begin().await?;
+        if !tx.holds_run(job, generation).await? {
+            return Ok(None);
+        }
         tx.revoke_tokens(id).await?;
         if !tx.issue_token(id, &token, IssuedBy::Provision).await? {
             return Ok(None);
@@ -187,6 +255,7 @@ impl Lifecycle {
         Ok(Some(SecretString::from(token.token.expose().to_owned())))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one field of the spec each")]
     fn start_spec(
         &self,
         id: WorkspaceId,
@@ -195,6 +264,7 @@ impl Lifecycle {
         config: ConfigSource,
         credentials: Credentials,
         options: &StartOptions,
+        cancel: CancellationToken,
     ) -> StartSpec {
         let parts = self.parts();
         let runtime = parts.runtimes.sanitise(&row.runtime).into_owned();
@@ -215,7 +285,7 @@ impl Lifecycle {
             config,
             credentials,
             reset_session: options.reset_session,
-            cancel: options.cancel.clone(),
+            cancel,
         }
     }
 
@@ -285,12 +355,14 @@ impl Lifecycle {
         .map_err(|_| Failure::StartFailed)?
     }
 
-    /// Marks a row failed and tells it, both or neither (2.R86). The caller's run may be the broken thing, so
-    /// this one has its own deadline.
-    pub(crate) async fn mark_failed(&self, id: WorkspaceId, generation: Option<i64>, failure: &Failure) {
+    /// Marks a row failed and tells it, both or neither, while the job is still held (2.R86). The caller's run
+    /// may be the broken thing, so this one has its own deadline.
+    pub(crate) async fn mark_failed(&self, job: &ClaimedJob, generation: Option<i64>, failure: &Failure) {
+        let id = job.workspace_id;
         let write = async {
             let mut tx = self.db().begin().await?;
-            let changed = tx.provision_failed(id, generation, &failure.text(), failure.extra()).await?;
+            let changed = tx.holds_job(job).await?
+                && tx.provision_failed(id, generation, &failure.text(), failure.extra()).await?;
             tx.commit().await?;
             Ok::<_, mws_db::Error>(changed)
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mws_db::jobs::{JobKind, JobOptions, NewJob};
-use mws_models::{WorkspaceId, WorkspaceStatus};
+use mws_models::WorkspaceId;
 use mws_provisioner::{InstanceRef, Liveness, Provisioner};
 
 use crate::Lifecycle;
@@ -29,14 +29,16 @@ impl Lifecycle {
     pub async fn reconcile(&self) -> Result<usize, mws_db::Error> {
         let Some(backend) = self.backends().current().await else { return Ok(0) };
         let mut again = 0;
-        for (id, status) in self.db().unowned_transients().await? {
-            if status != WorkspaceStatus::Provisioning || self.inspect(id, &backend).await? != Found::Nothing
-            {
+        for start in self.db().unowned_starts().await? {
+            if self.inspect(start.id, &backend).await? != Found::Nothing {
                 continue;
             }
             let mut tx = self.db().begin().await?;
+            if !tx.lock_unowned_start(&start).await? {
+                continue;
+            }
             tx.enqueue(&NewJob {
-                workspace_id: id,
+                workspace_id: start.id,
                 kind: JobKind::Provision,
                 reason: "boot-reconcile",
                 automatic: false,

@@ -51,11 +51,15 @@ impl Lifecycle {
         let deadline = Instant::now() + self.parts().options.teardown_deadline;
         let status = self.db().workspace_status(root).await?.ok_or(RemoveError::NotFound)?;
         let backend = self.backends().current().await.is_some();
-        let (removed, pending) = if status == WorkspaceStatus::Removed {
-            (0, self.db().retry_teardowns_below(root).await?)
+        let (removed, mut pending) = if status == WorkspaceStatus::Removed {
+            (0, Vec::new())
         } else {
             self.mark_removed(root, confirmed, backend).await?
         };
+        if removed == 0 {
+            // Removed before, or by another delete just now: its stops are this call's to wait for as well.
+            pending = self.db().retry_teardowns_below(root).await?;
+        }
         tracing::info!(workspace_id = %root, actor = caller.actor(), removed, "workspace removed");
         self.job_enqueued();
         let failed = if backend {

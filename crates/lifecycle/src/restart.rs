@@ -45,6 +45,14 @@ impl Checks {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone()
     }
 
+    /// Ends a check. One that was begun meanwhile stays.
+    fn leave(&self, id: WorkspaceId, check: &Arc<OnceCell<Verdict>>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&id).is_some_and(|current| Arc::ptr_eq(current, check)) {
+            running.remove(&id);
+        }
+    }
+
     pub(crate) fn forget(&self, id: WorkspaceId) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
@@ -92,7 +100,7 @@ impl Lifecycle {
     pub async fn check_unreachable(&self, id: WorkspaceId) -> Verdict {
         let check = self.inner.checks.join(id);
         let verdict = *check.get_or_init(|| self.check_once(id)).await;
-        self.inner.checks.forget(id);
+        self.inner.checks.leave(id, &check);
         verdict
     }
 

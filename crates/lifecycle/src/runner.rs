@@ -9,7 +9,7 @@ use mws_models::{WorkspaceStatus, is_external_like};
 use mws_provisioner::{InstanceRef, Provisioner, StopMode};
 use mws_runtime::shutdown::Shutdown;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::{ConfigChoice, RunEnd, StartOptions};
@@ -107,10 +107,11 @@ impl JobRunner {
             if let Some(backend) = self.lifecycle.backends().current().await {
                 db.note_alive(TASK, &self.options.holder, self.options.poll).await?;
                 self.claim_due(&backend, &shutdown).await?;
-            }
-            if touched.elapsed() >= TOUCH_EVERY {
-                db.touch_waiting_starts().await?;
-                touched = Instant::now();
+                // Without a backend nothing waits for its turn: such rows may time out.
+                if touched.elapsed() >= TOUCH_EVERY {
+                    db.touch_waiting_starts().await?;
+                    touched = Instant::now();
+                }
             }
             if pruned.elapsed() >= PRUNE_EVERY {
                 db.prune_jobs().await?;
@@ -173,43 +174,55 @@ impl JobRunner {
         let (lifecycle, claimed) = (self.lifecycle.clone(), job.clone());
         let lost = CancellationToken::new();
         let cancel = lost.clone();
-        let run = self.lifecycle.parts().spawner.spawn("lifecycle-run", async move {
+        let mut run = self.lifecycle.parts().spawner.spawn("lifecycle-run", async move {
             lifecycle.carry_out(&claimed, backend, &shutdown, cancel).await
         });
         let renewal = self.renew(&job);
         let outcome = tokio::select! {
-            outcome = run => outcome,
+            outcome = &mut run => outcome,
             () = renewal => {
-                // The claim is somebody else's now. The run finds out at its next step and starts no other.
+                // The claim is somebody else's now. The run finds out at its next step and starts no other; until
+                // then it keeps its place among those that run.
                 tracing::warn!(workspace_id = %job.workspace_id, job_id = %job.id, "lease lost");
                 lost.cancel();
+                drop(run.await);
                 return;
             }
         };
-        let failure = match outcome {
-            Ok(failure) => failure,
+        let end = match outcome {
+            Ok(end) => end,
             Err(_) => {
-                self.lifecycle.mark_failed(job.workspace_id, None, &Failure::Panic).await;
-                Some(Failure::Panic.text())
+                self.lifecycle.mark_failed(&job, None, &Failure::Panic).await;
+                JobEnd::Failed(Failure::Panic.text())
             }
         };
-        if let Err(error) = self.lifecycle.db().finish_job(&job, failure.as_deref()).await {
+        let db = self.lifecycle.db();
+        let stored = match &end {
+            JobEnd::Done => db.finish_job(&job, None).await.map(drop),
+            JobEnd::Failed(sentence) => db.finish_job(&job, Some(sentence)).await.map(drop),
+            JobEnd::Released => db.release_job(&job).await,
+            JobEnd::Interrupted => Ok(()),
+        };
+        if let Err(error) = stored {
             tracing::error!(job_id = %job.id, error = &error as &dyn std::error::Error, "job not finished; its lease will end");
         }
         self.lifecycle.inner.job_ended.notify_waiters();
     }
 
-    /// Returns when the job is no longer this process's.
+    /// Returns when the job is no longer this process's, or may no longer be.
     async fn renew(&self, job: &ClaimedJob) {
-        let mut ticks = interval(self.options.lease / 3);
+        let lease = self.options.lease;
+        let mut ticks = interval(lease / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
+        let mut ends = Instant::now() + lease;
         loop {
             ticks.tick().await;
-            match self.lifecycle.db().renew_job(job, self.options.lease).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
+            let asked = Instant::now();
+            match timeout_at(ends, self.lifecycle.db().renew_job(job, lease)).await {
+                Ok(Ok(true)) => ends = asked + lease,
+                Ok(Ok(false)) | Err(_) => return,
+                Ok(Err(error)) => {
                     tracing::warn!(job_id = %job.id, error = &error as &dyn std::error::Error, "lease not renewed");
                 }
             }
@@ -218,14 +231,14 @@ impl JobRunner {
 }
 
 impl Lifecycle {
-    /// Does what a job asks. Returns a safe sentence when it failed.
+    /// Does what a job asks.
     async fn carry_out(
         &self,
         job: &ClaimedJob,
         backend: Arc<dyn Provisioner>,
         shutdown: &Shutdown,
         cancel: CancellationToken,
-    ) -> Option<String> {
+    ) -> JobEnd {
         match job.kind {
             JobKind::Teardown => self.tear_down(job, backend.as_ref()).await,
             JobKind::Restart => self.restart_cycle(job, backend, shutdown, cancel).await,
@@ -238,16 +251,13 @@ impl Lifecycle {
         job: &ClaimedJob,
         backend: Arc<dyn Provisioner>,
         cancel: CancellationToken,
-    ) -> Option<String> {
+    ) -> JobEnd {
         if job.recovered {
             match self.inspect(job.workspace_id, &backend).await {
-                Ok(Found::Running | Found::Unknown) => return None,
+                Ok(Found::Running | Found::Unknown) => return JobEnd::Done,
                 Ok(Found::Nothing) if job.attempts <= MAX_CLAIMS => {}
-                Ok(Found::Nothing) => {
-                    self.mark_failed(job.workspace_id, None, &Failure::Panic).await;
-                    return Some(Failure::Panic.text());
-                }
-                Err(error) => return Some(database_trouble(&error)),
+                Ok(Found::Nothing) => return self.crashed_too_often(job).await,
+                Err(error) => return interrupted(&error),
             }
         }
         let config = if job.options.keep_config {
@@ -261,23 +271,28 @@ impl Lifecycle {
             reset_session: job.options.reset,
             cancel,
         };
-        run_failure(self.provision(job, backend, &options).await)
+        self.provision(job, backend, &options).await.into()
     }
 
-    /// The automatic restart (2.R118): skipped silently where the workspace is not to be restarted; else stop,
-    /// mark, start with the existing configuration.
+    async fn crashed_too_often(&self, job: &ClaimedJob) -> JobEnd {
+        self.mark_failed(job, None, &Failure::Panic).await;
+        JobEnd::Failed(Failure::Panic.text())
+    }
+
+    /// The automatic restart (2.R118): skipped silently where the workspace is not to be restarted, or no longer
+    /// needs it; else stop, mark, start with the existing configuration.
     async fn restart_cycle(
         &self,
         job: &ClaimedJob,
         backend: Arc<dyn Provisioner>,
         shutdown: &Shutdown,
         cancel: CancellationToken,
-    ) -> Option<String> {
+    ) -> JobEnd {
         let id = job.workspace_id;
         let state = match self.db().workspace_state(id).await {
             Ok(Some(state)) => state,
-            Ok(None) => return None,
-            Err(error) => return Some(database_trouble(&error)),
+            Ok(None) => return JobEnd::Done,
+            Err(error) => return interrupted(&error),
         };
         let refused = state.status == WorkspaceStatus::Removed
             || state.status.is_held()
@@ -286,23 +301,32 @@ impl Lifecycle {
             || (job.automatic && job.age_seconds > MAX_AUTOMATIC_AGE_SECONDS && !job.recovered);
         if refused {
             tracing::info!(workspace_id = %id, status = %state.status, "restart dropped");
-            return None;
+            return JobEnd::Done;
         }
-        if job.recovered && state.status == WorkspaceStatus::Provisioning {
+        let restarting = job.recovered && state.status == WorkspaceStatus::Provisioning;
+        // Asked for because the agent was gone: it spoke again meanwhile, or a crashed run had restarted it.
+        let back = job.automatic && state.status.is_live();
+        if restarting || back {
             match self.inspect(id, &backend).await {
-                Ok(Found::Running) => return None,
-                Ok(_) if job.attempts > MAX_CLAIMS => {
-                    self.mark_failed(id, None, &Failure::Panic).await;
-                    return Some(Failure::Panic.text());
+                Ok(Found::Running) => {
+                    tracing::info!(workspace_id = %id, status = %state.status, "the agent runs: restart dropped");
+                    return JobEnd::Done;
                 }
+                Ok(_) if restarting && job.attempts > MAX_CLAIMS => return self.crashed_too_often(job).await,
                 Ok(_) => {}
-                Err(error) => return Some(database_trouble(&error)),
+                Err(error) => return interrupted(&error),
             }
+        }
+        let held = async { self.db().begin().await?.holds_job(job).await };
+        match held.await {
+            Ok(true) => {}
+            Ok(false) => return JobEnd::Done,
+            Err(error) => return interrupted(&error),
         }
         let instance = InstanceRef { workspace_id: id, instance_id: state.instance_id };
         if self.stop_with_retry(backend.as_ref(), &instance, "restart", shutdown).await == Stopped::Cancelled
         {
-            return Some("shutdown".into());
+            return JobEnd::Released;
         }
         let marked = async {
             let mut tx = self.db().begin().await?;
@@ -313,20 +337,28 @@ impl Lifecycle {
         };
         match marked.await {
             Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(database_trouble(&error)),
+            Ok(false) => return JobEnd::Done,
+            Err(error) => return interrupted(&error),
         }
-        let options = StartOptions { reset_session: job.options.reset, cancel, ..StartOptions::default() };
-        run_failure(self.provision(job, backend, &options).await)
+        // A template is only there when a first start, which had not begun, was merged into this job.
+        let config =
+            job.options.template.clone().map_or(ConfigChoice::Volume, |t| ConfigChoice::Create(Some(t)));
+        let options = StartOptions {
+            config,
+            model: job.options.model.clone(),
+            reset_session: job.options.reset,
+            cancel,
+        };
+        self.provision(job, backend, &options).await.into()
     }
 
     /// Stops and clears one removed workspace (1.R111). Its storage goes only after the stop succeeded.
-    async fn tear_down(&self, job: &ClaimedJob, backend: &dyn Provisioner) -> Option<String> {
+    async fn tear_down(&self, job: &ClaimedJob, backend: &dyn Provisioner) -> JobEnd {
         let id = job.workspace_id;
         let state = match self.db().workspace_state(id).await {
             Ok(Some(state)) if state.status == WorkspaceStatus::Removed => state,
-            Ok(_) => return None,
-            Err(error) => return Some(database_trouble(&error)),
+            Ok(_) => return JobEnd::Done,
+            Err(error) => return interrupted(&error),
         };
         let instance = InstanceRef { workspace_id: id, instance_id: state.instance_id };
         let limit = self.parts().options.teardown_deadline;
@@ -334,14 +366,14 @@ impl Lifecycle {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(workspace_id = %id, attempt = job.attempts, error = &error as &dyn std::error::Error, "stop failed");
-                return Some("the agent could not be stopped".into());
+                return JobEnd::Failed("the agent could not be stopped".into());
             }
-            Err(_) => return Some("stopping the agent took too long".into()),
+            Err(_) => return JobEnd::Failed("stopping the agent took too long".into()),
         }
         if let Err(error) = backend.remove_storage(&instance).await {
             tracing::warn!(workspace_id = %id, error = &error as &dyn std::error::Error, "storage not removed");
         }
-        self.db().finish_teardown(id).await.err().map(|error| database_trouble(&error))
+        self.db().finish_teardown(id).await.map_or_else(|error| interrupted(&error), |()| JobEnd::Done)
     }
 
     /// At most three attempts, 1 s and 2 s apart; the last failure leaves a trace for the reconciler and is
@@ -389,14 +421,29 @@ pub(crate) enum Stopped {
     Cancelled,
 }
 
-fn run_failure(end: RunEnd) -> Option<String> {
-    match end {
-        RunEnd::Started | RunEnd::LostRow => None,
-        RunEnd::Failed(failure) => Some(failure.text()),
+/// What becomes of a job's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum JobEnd {
+    Done,
+    /// With a safe sentence.
+    Failed(String),
+    /// This process shuts down: another one does it.
+    Released,
+    /// The database was away: the job is taken up again, as a crashed one, when its lease ends.
+    Interrupted,
+}
+
+impl From<RunEnd> for JobEnd {
+    fn from(end: RunEnd) -> Self {
+        match end {
+            RunEnd::Started | RunEnd::LostRow => Self::Done,
+            RunEnd::Failed(failure) => Self::Failed(failure.text()),
+            RunEnd::Interrupted => Self::Interrupted,
+        }
     }
 }
 
-fn database_trouble(error: &mws_db::Error) -> String {
+fn interrupted(error: &mws_db::Error) -> JobEnd {
     tracing::error!(error = error as &dyn std::error::Error, "job interrupted");
-    "the database was unavailable".into()
+    JobEnd::Interrupted
 }
