@@ -113,57 +113,43 @@ pub struct ChildRow {
     pub name: String,
 }
 
+/// A checked query for [`WorkspaceRecord`]s, with its condition.
+macro_rules! workspace_records {
+    ($rest:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            WorkspaceRecord,
+            r#"SELECT w.id AS "id: WorkspaceId", w.name, w.role, w.tier,
+                      w.status AS "status: WorkspaceStatus",
+                      w.agent_card AS "agent_card: StoredJson", w.url,
+                      w.parent_id AS "parent_id: WorkspaceId", w.active_tasks, w.max_concurrent_tasks,
+                      w.last_error_rate, w.last_sample_error, w.uptime_seconds, w.current_task, w.runtime,
+                      w.workspace_dir, w.monthly_spend, w.budget_limit,
+                      COALESCE(l.x, 0) AS "x!", COALESCE(l.y, 0) AS "y!",
+                      COALESCE(l.collapsed, false) AS "collapsed!",
+                      w.broadcast_enabled, w.talk_to_user_enabled,
+                      w.compute AS "compute: StoredJson",
+                      w.last_outbound_at AS "last_outbound_at: Timestamp",
+                      w.updated_at AS "updated_at: Timestamp"
+               FROM workspaces w LEFT JOIN canvas_layouts l ON l.workspace_id = w.id
+               "# + $rest
+            $(, $argument)*
+        )
+    };
+}
+
 impl Db {
     /// Every workspace that is not removed, oldest first.
     pub async fn list_workspaces(&self) -> Result<Vec<WorkspaceRecord>> {
         bounded(
-            sqlx::query_as!(
-                WorkspaceRecord,
-                r#"SELECT w.id AS "id: WorkspaceId", w.name, w.role, w.tier,
-                          w.status AS "status: WorkspaceStatus",
-                          w.agent_card AS "agent_card: StoredJson", w.url,
-                          w.parent_id AS "parent_id: WorkspaceId", w.active_tasks, w.max_concurrent_tasks,
-                          w.last_error_rate, w.last_sample_error, w.uptime_seconds, w.current_task, w.runtime,
-                          w.workspace_dir, w.monthly_spend, w.budget_limit,
-                          COALESCE(l.x, 0) AS "x!", COALESCE(l.y, 0) AS "y!",
-                          COALESCE(l.collapsed, false) AS "collapsed!",
-                          w.broadcast_enabled, w.talk_to_user_enabled,
-                          w.compute AS "compute: StoredJson",
-                          w.last_outbound_at AS "last_outbound_at: Timestamp",
-                          w.updated_at AS "updated_at: Timestamp"
-                   FROM workspaces w LEFT JOIN canvas_layouts l ON l.workspace_id = w.id
-                   WHERE w.status <> 'removed'
-                   ORDER BY w.created_at, w.id"#
-            )
-            .fetch_all(&self.pool),
+            workspace_records!("WHERE w.status <> 'removed' ORDER BY w.created_at, w.id")
+                .fetch_all(&self.pool),
         )
         .await
     }
 
     /// One workspace, removed or not.
     pub async fn workspace(&self, id: WorkspaceId) -> Result<Option<WorkspaceRecord>> {
-        bounded(
-            sqlx::query_as!(
-                WorkspaceRecord,
-                r#"SELECT w.id AS "id: WorkspaceId", w.name, w.role, w.tier,
-                          w.status AS "status: WorkspaceStatus",
-                          w.agent_card AS "agent_card: StoredJson", w.url,
-                          w.parent_id AS "parent_id: WorkspaceId", w.active_tasks, w.max_concurrent_tasks,
-                          w.last_error_rate, w.last_sample_error, w.uptime_seconds, w.current_task, w.runtime,
-                          w.workspace_dir, w.monthly_spend, w.budget_limit,
-                          COALESCE(l.x, 0) AS "x!", COALESCE(l.y, 0) AS "y!",
-                          COALESCE(l.collapsed, false) AS "collapsed!",
-                          w.broadcast_enabled, w.talk_to_user_enabled,
-                          w.compute AS "compute: StoredJson",
-                          w.last_outbound_at AS "last_outbound_at: Timestamp",
-                          w.updated_at AS "updated_at: Timestamp"
-                   FROM workspaces w LEFT JOIN canvas_layouts l ON l.workspace_id = w.id
-                   WHERE w.id = $1"#,
-                id.uuid()
-            )
-            .fetch_optional(&self.pool),
-        )
-        .await
+        bounded(workspace_records!("WHERE w.id = $1", id.uuid()).fetch_optional(&self.pool)).await
     }
 
     /// The status alone; `None` for no row.

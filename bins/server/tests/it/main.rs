@@ -12,6 +12,7 @@ mod delete;
 mod demo;
 mod events;
 mod frame;
+mod gates;
 mod heartbeat;
 mod hostile;
 mod jobs;
