@@ -131,6 +131,9 @@ async fn bounds_include_their_limits() {
                       "workspace_access": "read_write", "parent_id": "", "delivery_mode": ""});
     let created = create(&server, good).await.ok();
     assert_eq!((&created["tier"], &created["workspace_access"]), (&json!(4), &json!("read_write")));
+    // Blanks around a name are not stored, and so do not count.
+    let padded = json!({"name": format!("  {}  ", "p".repeat(255))});
+    assert_eq!(create(&server, padded).await.ok()["name"], "p".repeat(255));
     // `null` is absent everywhere, and the defaults are the contract's.
     let nulls = json!({"name": "N", "role": null, "template": null, "tier": null, "external": null, "url": null,
                        "workspace_dir": null, "workspace_access": null, "parent_id": null, "budget_limit": null,

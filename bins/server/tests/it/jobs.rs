@@ -66,6 +66,7 @@ async fn a_failed_start_says_why_in_fixed_words() {
         server.mock.fail_starts([cause]);
         let id = server.create(code, None).await;
         assert_eq!(failure(&server, id).await, json!({"error": text, "code": code}));
+        wait_until("the job's end", async || jobs(&server, id, "failed").await == 1).await;
         let listed = server.get("/admin/jobs").await.ok();
         let job =
             listed["jobs"].as_array().unwrap().iter().find(|job| job["workspace_id"] == json!(id)).unwrap();

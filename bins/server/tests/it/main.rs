@@ -6,6 +6,7 @@
 mod a2a;
 mod auth;
 mod black_box;
+mod claims;
 mod create;
 mod declaration;
 mod delete;
