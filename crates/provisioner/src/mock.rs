@@ -46,6 +46,8 @@ pub enum StartFailure {
     ConfigMissing,
     /// [`StartError::Engine`].
     Engine,
+    /// No error: the call panics.
+    Panic,
 }
 
 /// What a liveness check can be made to answer.
@@ -208,6 +210,8 @@ impl MockProvisioner {
                 StartFailure::HostPortTaken => StartError::HostPortTaken,
                 StartFailure::ConfigMissing => StartError::ConfigMissing,
                 StartFailure::Engine => StartError::Engine(failure("start a container")),
+                #[expect(clippy::panic, reason = "it is what the test asked for")]
+                StartFailure::Panic => panic!("the test asked for a panic"),
             });
         }
         if state.instances.get(&spec.workspace_id).is_some_and(|instance| instance.started.is_none()) {

@@ -144,7 +144,7 @@ async fn the_caller_is_who_can_prove_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_comes_before_the_next() {
-    // 4.R10, 4.R19, 4.R20, 4.R24, 4.R31, 4.R38
+    // 4.R2, 4.R10, 4.R19, 4.R20, 4.R24, 4.R31, 4.R38
     let server = Setup::default().start().await;
     let stranger = server.row(&[("status", "'online'")]).await;
     let parent = server.row(&[("status", "'online'")]).await;

@@ -78,7 +78,7 @@ async fn matrix(server: &TestServer) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_matrix_is_the_reviewed_one() {
-    // 5.R44, 5.R46, 5.R49, 5.R57, 5.R62, 5.R63, 5.R208, 5.R211
+    // 5.R44, 5.R46, 5.R49, 5.R57, 5.R62, 5.R63, 5.R208, 5.R211, 5.R35
     let server = Setup::default().without_backend().start().await;
     let actual = matrix(&server).await;
     assert!(

@@ -23,7 +23,7 @@ async fn rows(server: &TestServer) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_writes_everything_at_once() {
-    // 1.R53, 1.R54, 1.R58, 1.R60, 2.R92, 2.R101
+    // 1.R53, 1.R54, 1.R58, 1.R60, 2.R91, 2.R92, 2.R101, 5.R156
     let server = Setup::default().start().await;
     let sent = json!({"name": " Lead ", "template": "sample", "tier": 2, "role": "boss", "model": "openai/gpt",
                       "secrets": {"K": "v", "EMPTY": ""}, "canvas": {"x": 3, "y": -4.5}, "unknown": {"deep": 1}});
@@ -40,6 +40,9 @@ async fn a_create_writes_everything_at_once() {
     assert_eq!((started.env["K"].as_str(), started.env["EMPTY"].as_str()), ("v", ""));
     assert_eq!(started.env["MODEL"], "openai/gpt");
     assert_eq!(started.env["LLM_PROVIDER"], "openrouter");
+    let keys = format!("SELECT key FROM workspace_secrets WHERE workspace_id = '{lead}' ORDER BY key");
+    let keys: Vec<String> = server.database.column(&keys).await.into_iter().flatten().collect();
+    assert_eq!(keys, ["EMPTY", "K", "LLM_PROVIDER", "MODEL"]);
     assert_eq!(started.env["MOLECULE_AGENT_ROLE"], "boss");
     assert_eq!((started.tier, started.token.as_ref().map(String::len)), (2, Some(43)));
     assert!(started.config_yaml.unwrap().contains("runtime: sample"));

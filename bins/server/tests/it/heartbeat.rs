@@ -149,7 +149,7 @@ async fn the_gate_of_heartbeats() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_beat_does_not_raise_the_dead() {
-    // 3.R16, 3.R25
+    // 3.R16, 3.R25, 1.R123
     let server = quiet().await;
     let id = online(&server).await;
     let held = server.hold(&format!("UPDATE workspaces SET status = 'removed' WHERE id = '{id}'"), 0.7).await;

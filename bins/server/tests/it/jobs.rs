@@ -80,6 +80,21 @@ async fn a_failed_start_says_why_in_fixed_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_start_is_that_start_s_alone() {
+    // 2.R81, 2.R116
+    let server = Setup::default().start().await;
+    server.mock.fail_starts([StartFailure::Panic]);
+    let id = server.create("Crashed", None).await;
+    let (text, code) = ("provisioning crashed", "PROVISION_PANIC");
+    assert_eq!(failure(&server, id).await, json!({"error": text, "code": code}));
+    wait_until("the job's end", async || jobs(&server, id, "failed").await == 1).await;
+
+    let next = server.create("Fine", None).await;
+    server.started(next).await;
+    server.delete(&format!("/workspaces/{id}?confirm=true")).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_undecryptable_secret_fails_the_start_without_a_word_about_it() {
     // 2.R87, 5.R232, 2.T21
     let server = Setup::default().start().await;

@@ -72,7 +72,7 @@ async fn one_trailing_slash_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_reply_carries_a_request_id() {
-    // 5.R102
+    // 5.R102, 1.R28
     let server = quiet().await;
     for (path, status) in
         [("/health", 200), ("/nope", 404), ("/workspaces", 401), ("/workspaces/x", 400), ("/ws", 401)]

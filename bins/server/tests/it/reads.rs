@@ -14,7 +14,7 @@ fn keys(object: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_open_read_withholds_what_the_list_shows() {
-    // 1.R1, 1.R20, 1.R29, 1.R30, 1.R76, 1.R77, 5.R183
+    // 1.R1, 1.R18, 1.R20, 1.R29, 1.R30, 1.R76, 1.R77, 5.R183
     // Without a backend the row soon changes no more.
     let server = Setup::default().without_backend().start().await;
     assert_eq!(server.get("/workspaces").await.bytes, "[]");

@@ -75,7 +75,7 @@ async fn malformed_bodies_are_refused_and_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lenient_where_the_contract_is() {
-    // 3.R1, 1.R7, 1.R10, 1.R11, 1.R15
+    // 3.R1, 1.R7, 1.R10, 1.R11, 1.R15, 5.R4
     let server = quiet().await;
     let id = server.row(&[EXTERNAL]).await;
     let upper = id.to_string().to_uppercase();
@@ -224,7 +224,7 @@ async fn strangers_create_no_workspaces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbound_secret_is_for_the_proven() {
-    // 3.R20, 3.R21, 5.R124
+    // 3.R20, 3.R21, 5.R32, 5.R124
     let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
     let server = Setup::default().env("MWS_SWEEPS", "off").env("SECRETS_ENCRYPTION_KEY", key).start().await;
     let id = server.row(&[EXTERNAL]).await;
@@ -309,7 +309,7 @@ async fn what_the_platform_holds_stays_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_that_wins_the_race_is_final() {
-    // 3.R14, 3.R16, 3.20 1
+    // 3.R14, 3.R16, 3.20 1, 1.R123
     let server = quiet().await;
     let id = server.row(&[EXTERNAL, ("status", "'online'"), ("agent_card", "'{}'")]).await;
     let token = server.token(id).await;

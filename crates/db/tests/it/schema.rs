@@ -9,7 +9,7 @@ use mws_testkit::TestDatabase;
 async fn the_schema_and_the_models_have_the_same_names() {
     let database = TestDatabase::create().await;
 
-    // 1.R120
+    // 1.R120, 3.R6, 1.R62
     let labels = database.column("SELECT unnest(enum_range(NULL::workspace_status))::text").await;
     let names: Vec<_> = WorkspaceStatus::ALL.iter().map(|status| Some(status.as_str().to_owned())).collect();
     assert_eq!(labels, names);
