@@ -229,21 +229,6 @@ async fn a_start_that_keeps_killing_its_process_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_a_start_ends_that_start_alone() {
-    // 2.R81, 2.R113, 2.R116
-    let server = Setup::default().panic_at("Bomb").start().await;
-    let bomb = server.create("Bomb", None).await;
-    server.wait_status(bomb, "failed").await;
-    assert_eq!(
-        server.events(bomb).await.pop().unwrap().1,
-        json!({"error": "provisioning crashed", "code": "PROVISION_PANIC"})
-    );
-    wait_job(&server, bomb, "failed").await;
-    let fine = server.create("Fine", None).await;
-    server.started(fine).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_overtook_the_first_start_keeps_its_template() {
     // 3.R127, 2.R101, 2.R114
     let (_folder, path) = templates(&[("mine/config.yaml", "runtime: sample\nname: of the template\n")]);

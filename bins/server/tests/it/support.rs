@@ -31,7 +31,6 @@ pub(crate) struct Setup {
     env: BTreeMap<String, String>,
     backend: bool,
     mock: MockProvisioner,
-    panics_at: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -39,7 +38,7 @@ impl Default for Setup {
     fn default() -> Self {
         let env = [("ADMIN_TOKEN", ADMIN), ("CONFIGS_DIR", TEMPLATES), ("WORKSPACE_MANIFEST_PATH", MANIFEST)];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { env, backend: true, mock: MockProvisioner::new(), panics_at: None }
+        Self { env, backend: true, mock: MockProvisioner::new() }
     }
 }
 
@@ -70,12 +69,6 @@ impl Setup {
         self
     }
 
-    /// The start of the workspace of this name panics.
-    pub(crate) fn panic_at(mut self, name: &'static str) -> Self {
-        self.panics_at = Some(name);
-        self
-    }
-
     pub(crate) async fn start(self) -> TestServer {
         let database = TestDatabase::create().await;
         self.start_on(Arc::new(database)).await
@@ -93,9 +86,7 @@ impl Setup {
 
         let started: Arc<Mutex<Vec<Started>>> = Arc::default();
         let log = started.clone();
-        let panics_at = self.panics_at;
         let mock = self.mock.on_start(move |spec| {
-            assert!(spec.name.is_none() || spec.name.as_deref() != panics_at, "the test asked for a panic");
             log.lock().unwrap().push(Started::of(spec));
             None
         });

@@ -1,14 +1,10 @@
 //! The database layer against a real Postgres.
+#![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "a test's own tasks need no supervisor")]
 
-#[cfg(test)]
 mod jobs;
-#[cfg(test)]
 mod private;
-#[cfg(test)]
 mod removal;
-#[cfg(test)]
 mod schema;
-#[cfg(test)]
 mod support;
-#[cfg(test)]
 mod transitions;
