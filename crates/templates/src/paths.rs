@@ -17,10 +17,8 @@ pub struct InvalidPath;
 /// When the path breaks 6.R5: empty, absolute, too long, with `..` anywhere, also still encoded, or with a character
 /// that some system reads as something else.
 pub fn relative_path(path: &str) -> Result<String, InvalidPath> {
-    let drive = path.as_bytes().get(1) == Some(&b':') && path.starts_with(|c: char| c.is_ascii_alphabetic());
     let refused = path.len() > PATH_MAX
         || path.starts_with('/')
-        || drive
         || path.contains("..")
         || path.to_ascii_lowercase().contains("%2e")
         || path.contains(|c: char| c == '\\' || c.is_control());
@@ -28,7 +26,11 @@ pub fn relative_path(path: &str) -> Result<String, InvalidPath> {
         return Err(InvalidPath);
     }
     let components: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if components.is_empty() || components.iter().any(|part| part.len() > COMPONENT_MAX) {
+    let Some(first) = components.first() else { return Err(InvalidPath) };
+    // Of what is left: the cleaning must not make a drive's name out of "./c:".
+    let drive =
+        first.starts_with(|c: char| c.is_ascii_alphabetic()) && first.as_bytes().get(1) == Some(&b':');
+    if drive || components.iter().any(|part| part.len() > COMPONENT_MAX) {
         return Err(InvalidPath);
     }
     Ok(components.join("/"))
@@ -66,7 +68,8 @@ mod tests {
         let (long, wide) = ("a/".repeat(513), "a".repeat(256));
         for path in [
             "", ".", "./", "//", "/a", "..", "../", "../a", "a/../b", "foo/..", "a..b", "..%2Fx", "%2e%2e/x",
-            "a/%2E%2e", "a\0b", "a\nb", "a\u{7f}", "a\u{85}b", "a\\b", "C:/x", "c:", &long, &wide,
+            "a/%2E%2e", "a\0b", "a\nb", "a\u{7f}", "a\u{85}b", "a\\b", "C:/x", "c:", "./c:/x", ".//c:",
+            &long, &wide,
         ] {
             assert_eq!(relative_path(path), Err(InvalidPath), "{path:?}");
         }
